@@ -1,0 +1,79 @@
+//! What a client is told when a statement fails: PostgreSQL's error fields.
+
+use meridian_proto::Refusal;
+
+/// An error response in the making. Fields as in PostgreSQL's "Error and Notice Message Fields".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlError {
+    /// Five characters.
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// Character position in the statement, from 1.
+    pub position: Option<usize>,
+    /// PostgreSQL's CONTEXT, e.g. `COPY t, line 3, column v: "x"`.
+    pub context: Option<String>,
+}
+
+impl SqlError {
+    #[must_use]
+    pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self {
+            sqlstate: sqlstate.to_owned(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            context: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_position(mut self, position: usize) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// 0A000: PostgreSQL has it, we do not (yet).
+    #[must_use]
+    pub fn unsupported(what: impl Into<String>) -> Self {
+        Self::new("0A000", what)
+    }
+}
+
+impl std::fmt::Display for SqlError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.sqlstate)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl From<Refusal> for SqlError {
+    fn from(refusal: Refusal) -> Self {
+        let mut error = Self::new(refusal.sqlstate(), refusal.to_string());
+        if let Refusal::Catalog { hint, .. } = refusal {
+            error.hint = hint;
+        }
+        error
+    }
+}
