@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The language between planner and data node: a piece of a physical plan that runs on one shard, over the chunks that
+//! a request names.
+//!
+//! A gateway builds a plan over a [`ChunkScanExec`], absorbs what [`is_pushable`] lets it, and [`encode`]s it. A data
+//! node [`decode`]s it, once per execution since plans with dynamic filters are good for one, and executes it with
+//! [`task_context`], whose [`ChunkSource`] supplies the leaf's rows. Both ends hold the plan against the same allow-list,
+//! and both resolve functions by name from the same list.
+//!
+//! Modules in order; each uses only those above it.
+
+mod bound;
+mod functions;
+mod leaf;
+mod allowed;
+mod codec;
+
+pub use allowed::{check_allowed, is_pushable};
+pub use bound::{Bound, bounds_of};
+pub use codec::{decode, encode};
+pub use functions::{is_known_aggregate, is_known_scalar};
+pub use leaf::{ChunkScanExec, ChunkSource, leaf_of, task_context};
+
+/// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
+pub const FRAGMENT_VERSION: u32 = 1;

@@ -9,6 +9,7 @@ pub mod convert;
 pub mod frame;
 pub mod ids;
 pub mod refusal;
+pub mod rows;
 pub mod schema;
 pub mod slot;
 pub mod time;

@@ -1,0 +1,126 @@
+//! The data path's calls: to a chunk's primary, with what a failed call leaves open.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+
+use meridian_proto::wire::data_node_client::DataNodeClient;
+use meridian_proto::{NodeId, Refusal, wire};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
+
+use super::Cluster;
+use super::channel::MESSAGE_BYTES_MAX;
+
+/// A call that failed. `sent` says that the request may have been applied all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendError {
+    pub refusal: Refusal,
+    pub sent: bool,
+}
+
+impl SendError {
+    fn unsent(refusal: Refusal) -> Self {
+        Self { refusal, sent: false }
+    }
+
+    fn of_status(status: Status) -> Self {
+        // A refusal with details is the node's own word: it did nothing, or says itself that it does not know.
+        let answered = !status.details().is_empty();
+        let sent = !answered && !never_connected(&status);
+        Self { refusal: Refusal::from_status(status), sent }
+    }
+}
+
+impl Cluster {
+    pub async fn write(
+        &self,
+        node: NodeId,
+        request: wire::WriteRequest,
+        deadline: Instant,
+    ) -> Result<wire::WriteResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.write(request)).await
+    }
+
+    pub async fn decide(
+        &self,
+        node: NodeId,
+        request: wire::DecideRequest,
+        deadline: Instant,
+    ) -> Result<wire::DecideResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.decide(request)).await
+    }
+
+    pub async fn resolve(
+        &self,
+        node: NodeId,
+        request: wire::ResolveRequest,
+        deadline: Instant,
+    ) -> Result<wire::ResolveResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.resolve(request)).await
+    }
+
+    pub async fn outcome(
+        &self,
+        node: NodeId,
+        request: wire::OutcomeRequest,
+        deadline: Instant,
+    ) -> Result<wire::OutcomeResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.outcome(request)).await
+    }
+
+    /// Runs a fragment; dropping the stream ends it there.
+    pub async fn scan(
+        &self,
+        node: NodeId,
+        request: wire::ScanRequest,
+    ) -> Result<Streaming<wire::ScanResponse>, Refusal> {
+        let response = self.data_node(node)?.scan(request).await;
+        response.map(Response::into_inner).map_err(Refusal::from_status)
+    }
+
+    pub async fn data_node_status(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+    ) -> Result<wire::DataNodeStatusResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.data_node_status(wire::DataNodeStatusRequest {})).await
+    }
+
+    fn data_node(&self, node: NodeId) -> Result<DataNodeClient<Channel>, Refusal> {
+        let view = self.catalog.current();
+        let node = view.node(node).ok_or_else(|| Refusal::Unavailable(format!("node {node} is not in the catalog")))?;
+        Ok(DataNodeClient::new(self.channels.channel(&node.address))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, SendError> {
+    match tokio::time::timeout_at(deadline, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(SendError::of_status(status)),
+        Err(_) => Err(SendError { refusal: Refusal::Unavailable("no answer in time".to_owned()), sent: true }),
+    }
+}
+
+/// Whether the connection was refused before anything could be sent.
+fn never_connected(status: &Status) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = Some(status);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

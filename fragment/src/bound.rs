@@ -1,0 +1,242 @@
+//! Bounds of a column's values, read out of a predicate. They prune and never decide: rows outside may still be
+//! returned, and the predicate stays in the plan.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, InListExpr, Literal};
+use datafusion::scalar::ScalarValue;
+
+/// A row can only matter when its value of `column` lies within these ends, both inclusive. NULL lies outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// Position in the table's schema.
+    pub column: usize,
+    /// Of the column's own type, as `max`.
+    pub min: Option<ScalarValue>,
+    pub max: Option<ScalarValue>,
+}
+
+impl Bound {
+    /// The bound as SQL, for EXPLAIN.
+    pub(crate) fn write(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.min, &self.max) {
+            (Some(min), Some(max)) if min == max => write!(f, "{name} = {min}"),
+            (Some(min), Some(max)) => write!(f, "{name} >= {min}, {name} <= {max}"),
+            (Some(min), None) => write!(f, "{name} >= {min}"),
+            (None, Some(max)) => write!(f, "{name} <= {max}"),
+            (None, None) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// Bounds that every row must keep for `predicate` to be true. `positions` maps the columns of the predicate's input
+/// to positions in the table's schema.
+#[must_use]
+pub fn bounds_of(predicate: &Arc<dyn PhysicalExpr>, positions: &[usize]) -> Vec<Bound> {
+    let bounds = ranges(predicate).into_iter().filter_map(|(column, range)| {
+        let column = *positions.get(column)?;
+        Some(Bound { column, min: range.min, max: range.max })
+    });
+    bounds.collect()
+}
+
+/// Narrows `bounds` by `more`, one entry per column.
+#[must_use]
+pub(crate) fn intersect(bounds: &[Bound], more: Vec<Bound>) -> Vec<Bound> {
+    let mut all = Ranges::new();
+    for bound in bounds.iter().cloned().chain(more) {
+        let range = Range { min: bound.min, max: bound.max };
+        narrow(&mut all, bound.column, range);
+    }
+    all.into_iter().map(|(column, range)| Bound { column, min: range.min, max: range.max }).collect()
+}
+
+#[derive(Clone, Default)]
+struct Range {
+    min: Option<ScalarValue>,
+    max: Option<ScalarValue>,
+}
+
+type Ranges = BTreeMap<usize, Range>;
+
+fn ranges(predicate: &Arc<dyn PhysicalExpr>) -> Ranges {
+    if let Some(binary) = predicate.downcast_ref::<BinaryExpr>() {
+        return match binary.op() {
+            Operator::And => both(ranges(binary.left()), ranges(binary.right())),
+            Operator::Or => either(ranges(binary.left()), &ranges(binary.right())),
+            operator => comparison(binary.left(), *operator, binary.right()),
+        };
+    }
+    predicate.downcast_ref::<InListExpr>().and_then(in_list).unwrap_or_default()
+}
+
+fn both(mut left: Ranges, right: Ranges) -> Ranges {
+    for (column, range) in right {
+        narrow(&mut left, column, range);
+    }
+    left
+}
+
+/// Only a column that both sides bound stays bounded.
+fn either(left: Ranges, right: &Ranges) -> Ranges {
+    let hull = |(column, range): (usize, Range)| {
+        let other = right.get(&column)?;
+        let min = range.min.zip(other.min.clone()).and_then(|(a, b)| lesser(a, b));
+        let max = range.max.zip(other.max.clone()).and_then(|(a, b)| greater(a, b));
+        (min.is_some() || max.is_some()).then_some((column, Range { min, max }))
+    };
+    left.into_iter().filter_map(hull).collect()
+}
+
+fn narrow(ranges: &mut Ranges, column: usize, range: Range) {
+    let known = ranges.entry(column).or_default();
+    known.min = match (known.min.take(), range.min) {
+        (Some(a), Some(b)) => greater(a.clone(), b).or(Some(a)),
+        (a, b) => a.or(b),
+    };
+    known.max = match (known.max.take(), range.max) {
+        (Some(a), Some(b)) => lesser(a.clone(), b).or(Some(a)),
+        (a, b) => a.or(b),
+    };
+}
+
+fn lesser(a: ScalarValue, b: ScalarValue) -> Option<ScalarValue> {
+    a.partial_cmp(&b).map(|order| if order.is_le() { a } else { b })
+}
+
+fn greater(a: ScalarValue, b: ScalarValue) -> Option<ScalarValue> {
+    a.partial_cmp(&b).map(|order| if order.is_ge() { a } else { b })
+}
+
+fn comparison(left: &Arc<dyn PhysicalExpr>, operator: Operator, right: &Arc<dyn PhysicalExpr>) -> Ranges {
+    let (column, operator, value) = match (column_of(left), literal(right), column_of(right), literal(left)) {
+        (Some(column), Some(value), _, _) => (column, operator, value),
+        (_, _, Some(column), Some(value)) => match operator.swap() {
+            Some(operator) => (column, operator, value),
+            None => return Ranges::new(),
+        },
+        _ => return Ranges::new(),
+    };
+    let range = match operator {
+        Operator::Eq => Range { min: Some(low_end(value.clone())), max: Some(high_end(value)) },
+        Operator::Gt | Operator::GtEq => Range { min: Some(low_end(value)), max: None },
+        Operator::Lt | Operator::LtEq => Range { min: None, max: Some(high_end(value)) },
+        _ => return Ranges::new(),
+    };
+    Ranges::from([(column, range)])
+}
+
+fn in_list(expr: &InListExpr) -> Option<Ranges> {
+    let column = column_of(expr.expr()).filter(|_| !expr.negated())?;
+    let mut values = expr.list().iter().map(|value| value.downcast_ref::<Literal>().map(Literal::value));
+    let first = values.next()??.clone();
+    let (mut min, mut max) = (first.clone(), first);
+    for value in values {
+        let value = value?.clone();
+        min = lesser(min, value.clone())?;
+        max = greater(max, value)?;
+    }
+    let known = !min.is_null() && !max.is_null();
+    known.then(|| Ranges::from([(column, Range { min: Some(low_end(min)), max: Some(high_end(max)) })]))
+}
+
+fn column_of(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    expr.downcast_ref::<Column>().map(Column::index)
+}
+
+fn literal(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
+    expr.downcast_ref::<Literal>().map(Literal::value).filter(|value| !value.is_null()).cloned()
+}
+
+/// Zero has two signs that SQL holds equal; the ends take both in.
+fn low_end(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(-0.0)),
+        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(-0.0)),
+        value => value,
+    }
+}
+
+fn high_end(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(0.0)),
+        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(0.0)),
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_expr::expressions::{binary, col, in_list, lit};
+
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    fn schema() -> Schema {
+        Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Float64, true)])
+    }
+
+    fn compare(column: &str, operator: Operator, value: impl datafusion::logical_expr::Literal) -> Arc<dyn PhysicalExpr> {
+        binary(col(column, &schema()).unwrap(), operator, lit(value), &schema()).unwrap()
+    }
+
+    fn join(left: Arc<dyn PhysicalExpr>, operator: Operator, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        binary(left, operator, right, &schema()).unwrap()
+    }
+
+    fn check(predicate: &Arc<dyn PhysicalExpr>, expected: &[(usize, Option<i64>, Option<i64>)]) {
+        let int = |value: Option<i64>| value.map(|value| ScalarValue::Int64(Some(value)));
+        let expected: Vec<_> =
+            expected.iter().map(|(column, min, max)| Bound { column: *column, min: int(*min), max: int(*max) }).collect();
+        // The predicate's column 0 is the table's column 3.
+        assert_eq!(bounds_of(predicate, &[3, 4]), expected, "{predicate}");
+    }
+
+    #[test]
+    fn comparisons_bound_their_column() {
+        check(&compare("a", Operator::Gt, 5i64), &[(3, Some(5), None)]);
+        check(&compare("a", Operator::LtEq, 5i64), &[(3, None, Some(5))]);
+        check(&compare("a", Operator::NotEq, 5i64), &[]);
+        let turned = binary(lit(5i64), Operator::Gt, col("a", &schema()).unwrap(), &schema()).unwrap();
+        check(&turned, &[(3, None, Some(5))]);
+        check(&compare("a", Operator::Eq, ScalarValue::Int64(None)), &[]);
+    }
+
+    #[test]
+    fn and_narrows_and_or_widens() {
+        let low = || compare("a", Operator::GtEq, 5i64);
+        let high = || compare("a", Operator::Lt, 9i64);
+        check(&join(low(), Operator::And, high()), &[(3, Some(5), Some(9))]);
+        check(&join(low(), Operator::Or, high()), &[]);
+        let two = join(compare("a", Operator::Eq, 2i64), Operator::Or, compare("a", Operator::Eq, 7i64));
+        check(&two, &[(3, Some(2), Some(7))]);
+        check(&join(two, Operator::And, low()), &[(3, Some(5), Some(7))]);
+        check(&join(low(), Operator::Or, compare("b", Operator::Eq, 1.0f64)), &[]);
+    }
+
+    #[test]
+    fn a_list_is_bounded_by_its_ends() {
+        let list = |values: Vec<ScalarValue>, negated| {
+            let values = values.into_iter().map(lit).collect();
+            in_list(col("a", &schema()).unwrap(), values, &negated, &schema()).unwrap()
+        };
+        let int = |value: i64| ScalarValue::Int64(Some(value));
+        check(&list(vec![int(4), int(1), int(9)], false), &[(3, Some(1), Some(9))]);
+        check(&list(vec![int(4), int(1)], true), &[]);
+        check(&list(vec![int(4), ScalarValue::Int64(None)], false), &[]);
+    }
+
+    #[test]
+    fn both_zeros_lie_within_a_bound_at_zero() {
+        let bounds = bounds_of(&compare("b", Operator::Eq, -0.0f64), &[0, 1]);
+        let sign = |value: &Option<ScalarValue>| match value {
+            Some(ScalarValue::Float64(Some(value))) => value.is_sign_negative(),
+            other => panic!("{other:?}"),
+        };
+        assert!(sign(&bounds[0].min) && !sign(&bounds[0].max));
+    }
+}

@@ -1,0 +1,221 @@
+//! Fragments as bytes: datafusion-proto's messages, in which our leaf is an extension node.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::Schema;
+use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::scalar::ScalarValue;
+use datafusion_proto::physical_plan::{
+    DefaultPhysicalProtoConverter, PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalPlanNodeExt,
+    PhysicalProtoConverterExtension,
+};
+use datafusion_proto::protobuf::physical_plan_node::PhysicalPlanType;
+use datafusion_proto::protobuf::{self, PhysicalExprNode, PhysicalPlanNode};
+use meridian_proto::{SchemaVersion, TableId};
+use prost::Message;
+
+use crate::allowed::check_allowed;
+use crate::bound::Bound;
+use crate::functions;
+use crate::leaf::ChunkScanExec;
+
+/// Plans shorter than this cannot nest deeper than a decoder follows: 100 levels of at least two length-prefixed
+/// messages of 2 bytes each, a column and an operator's name.
+const SHALLOW_BYTES: usize = 1024;
+
+/// Encodes a fragment. Refuses what [`check_allowed`] refuses, and what nests too deeply to be decoded.
+pub fn encode(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
+    check_allowed(plan)?;
+    let node = DefaultPhysicalProtoConverter {}.execution_plan_to_proto(plan, &Codec)?;
+    let bytes = node.encode_to_vec();
+    if bytes.len() > SHALLOW_BYTES {
+        PhysicalPlanNode::decode(bytes.as_slice()).map_err(|error| unreadable(&error))?;
+    }
+    Ok(bytes)
+}
+
+/// Decodes a fragment, for one execution: a plan with a dynamic filter must not run twice.
+///
+/// Bytes from outside: whatever they hold, the answer is a plan that [`check_allowed`] allows, or an error.
+pub fn decode(bytes: &[u8]) -> Result<Arc<dyn ExecutionPlan>> {
+    // The library asserts where a plan of its own making could not fail; ours may come from anywhere.
+    catch_unwind(AssertUnwindSafe(|| decode_checked(bytes)))
+        .unwrap_or_else(|panic| plan_err!("the fragment cannot be decoded: {}", panic_message(panic.as_ref())))
+}
+
+fn decode_checked(bytes: &[u8]) -> Result<Arc<dyn ExecutionPlan>> {
+    static CONTEXT: LazyLock<TaskContext> =
+        LazyLock::new(|| functions::context(SessionConfig::new(), Arc::new(RuntimeEnv::default())));
+    let node = PhysicalPlanNode::decode(bytes).map_err(|error| unreadable(&error))?;
+    let plan = Guard.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(&CONTEXT, &Codec))?;
+    check_allowed(&plan)?;
+    Ok(plan)
+}
+
+fn unreadable(error: &prost::DecodeError) -> DataFusionError {
+    DataFusionError::Plan(format!("the fragment cannot be decoded: {error}"))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
+}
+
+/// Decodes nodes of allowed kinds only. Checked before a node is built, since building a foreign one may open files.
+struct Guard;
+
+impl PhysicalProtoConverterExtension for Guard {
+    fn proto_to_execution_plan(
+        &self,
+        node: &PhysicalPlanNode,
+        context: &PhysicalPlanDecodeContext<'_>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        check_kind(node)?;
+        node.try_into_physical_plan_with_context(context, self)
+    }
+
+    fn execution_plan_to_proto(
+        &self,
+        _plan: &Arc<dyn ExecutionPlan>,
+        _codec: &dyn PhysicalExtensionCodec,
+    ) -> Result<PhysicalPlanNode> {
+        plan_err!("only for decoding")
+    }
+
+    fn proto_to_physical_expr(
+        &self,
+        node: &PhysicalExprNode,
+        schema: &Schema,
+        context: &PhysicalPlanDecodeContext<'_>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        self.default_proto_to_physical_expr(node, schema, context)
+    }
+
+    fn physical_expr_to_proto(
+        &self,
+        _expr: &Arc<dyn PhysicalExpr>,
+        _codec: &dyn PhysicalExtensionCodec,
+    ) -> Result<PhysicalExprNode> {
+        plan_err!("only for decoding")
+    }
+}
+
+fn check_kind(node: &PhysicalPlanNode) -> Result<()> {
+    use PhysicalPlanType::{Aggregate, Extension, Filter, GlobalLimit, LocalLimit, Projection, Sort};
+    match &node.physical_plan_type {
+        Some(
+            Extension(_) | Filter(_) | Projection(_) | Aggregate(_) | Sort(_) | LocalLimit(_) | GlobalLimit(_),
+        ) => Ok(()),
+        Some(other) => {
+            let text = format!("{other:?}");
+            plan_err!("a fragment cannot hold {}", text.split('(').next().unwrap_or_default())
+        }
+        None => plan_err!("a fragment cannot hold an empty operator"),
+    }
+}
+
+/// The leaf, as it travels.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Leaf {
+    #[prost(uint32, tag = "1")]
+    table: u32,
+    #[prost(uint32, tag = "2")]
+    schema_version: u32,
+    /// Of the table.
+    #[prost(message, optional, tag = "3")]
+    schema: Option<protobuf::Schema>,
+    #[prost(uint32, repeated, tag = "4")]
+    projection: Vec<u32>,
+    #[prost(message, repeated, tag = "5")]
+    bounds: Vec<LeafBound>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeafBound {
+    #[prost(uint32, tag = "1")]
+    column: u32,
+    #[prost(message, optional, tag = "2")]
+    min: Option<protobuf::ScalarValue>,
+    #[prost(message, optional, tag = "3")]
+    max: Option<protobuf::ScalarValue>,
+}
+
+impl TryFrom<&ChunkScanExec> for Leaf {
+    type Error = DataFusionError;
+
+    fn try_from(leaf: &ChunkScanExec) -> Result<Self> {
+        let value = |end: &Option<ScalarValue>| end.as_ref().map(protobuf::ScalarValue::try_from).transpose();
+        let bounds = leaf.bounds().iter().map(|bound| {
+            Ok(LeafBound { column: narrow(bound.column)?, min: value(&bound.min)?, max: value(&bound.max)? })
+        });
+        Ok(Self {
+            table: leaf.table().0,
+            schema_version: leaf.schema_version().0,
+            schema: Some(leaf.table_schema().as_ref().try_into()?),
+            projection: leaf.projection().iter().map(|column| narrow(*column)).collect::<Result<_>>()?,
+            bounds: bounds.collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl TryFrom<Leaf> for ChunkScanExec {
+    type Error = DataFusionError;
+
+    fn try_from(leaf: Leaf) -> Result<Self> {
+        let Some(schema) = &leaf.schema else { return plan_err!("a chunk scan without a schema") };
+        let value = |end: &Option<protobuf::ScalarValue>| end.as_ref().map(ScalarValue::try_from).transpose();
+        let bounds = leaf.bounds.iter().map(|bound| {
+            Ok(Bound { column: bound.column as usize, min: value(&bound.min)?, max: value(&bound.max)? })
+        });
+        ChunkScanExec::try_new(
+            TableId(leaf.table),
+            SchemaVersion(leaf.schema_version),
+            Arc::new(schema.try_into()?),
+            leaf.projection.iter().map(|column| *column as usize).collect(),
+            bounds.collect::<Result<_>>()?,
+        )
+    }
+}
+
+fn narrow(position: usize) -> Result<u32> {
+    u32::try_from(position).map_err(|_| DataFusionError::Plan(format!("column {position}")))
+}
+
+/// Our leaf as an extension node. Functions travel by name and are found in the decoding context.
+#[derive(Debug)]
+struct Codec;
+
+impl PhysicalExtensionCodec for Codec {
+    fn try_decode(
+        &self,
+        bytes: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        _context: &TaskContext,
+        _converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if !inputs.is_empty() {
+            return plan_err!("a chunk scan has no inputs");
+        }
+        let leaf = Leaf::decode(bytes).map_err(|error| unreadable(&error))?;
+        Ok(Arc::new(ChunkScanExec::try_from(leaf)?))
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        bytes: &mut Vec<u8>,
+        _converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        let Some(leaf) = node.downcast_ref::<ChunkScanExec>() else {
+            return plan_err!("a fragment cannot hold {}", node.name());
+        };
+        Leaf::try_from(leaf)?.encode(bytes).map_err(|error| DataFusionError::Plan(error.to_string()))
+    }
+}

@@ -1,0 +1,61 @@
+//! The functions that a fragment may name: DataFusion's own and the hyperfunctions. Both ends have the same list.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateDefaults;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::prelude::SessionConfig;
+
+struct Functions {
+    scalar: HashMap<String, Arc<ScalarUDF>>,
+    aggregate: HashMap<String, Arc<AggregateUDF>>,
+}
+
+// Later ones win: a hyperfunction replaces DataFusion's function of its name.
+static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+    let mut functions = Functions { scalar: HashMap::new(), aggregate: HashMap::new() };
+    let scalar = SessionStateDefaults::default_scalar_functions().into_iter();
+    for function in scalar.chain(meridian_hyperfunctions::scalar_functions()) {
+        for alias in function.aliases() {
+            functions.scalar.insert(alias.clone(), Arc::clone(&function));
+        }
+        functions.scalar.insert(function.name().to_owned(), function);
+    }
+    let aggregate = SessionStateDefaults::default_aggregate_functions().into_iter();
+    for function in aggregate.chain(meridian_hyperfunctions::aggregate_functions()) {
+        for alias in function.aliases() {
+            functions.aggregate.insert(alias.clone(), Arc::clone(&function));
+        }
+        functions.aggregate.insert(function.name().to_owned(), function);
+    }
+    functions
+});
+
+/// Whether a shard knows exactly this function: by name, and with the same options inside.
+#[must_use]
+pub fn is_known_scalar(function: &ScalarUDF) -> bool {
+    FUNCTIONS.scalar.get(function.name()).is_some_and(|known| known.as_ref() == function)
+}
+
+/// Whether a shard knows exactly this aggregate.
+#[must_use]
+pub fn is_known_aggregate(function: &AggregateUDF) -> bool {
+    FUNCTIONS.aggregate.get(function.name()).is_some_and(|known| known.as_ref() == function)
+}
+
+/// A context that knows the functions, for decoding and running.
+pub(crate) fn context(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
+    TaskContext::new(
+        None,
+        "fragment".to_owned(),
+        config,
+        FUNCTIONS.scalar.clone(),
+        HashMap::new(),
+        FUNCTIONS.aggregate.clone(),
+        HashMap::new(),
+        runtime,
+    )
+}

@@ -1,0 +1,239 @@
+//! The leaf of a fragment: the rows of the chunks that a request names, as one partition without an order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, exec_err, internal_err, plan_err};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
+};
+use datafusion::prelude::SessionConfig;
+use meridian_proto::{SchemaVersion, TableId};
+
+use crate::bound::{Bound, bounds_of, intersect};
+use crate::functions;
+
+/// Reads chunks of one table. Only a description: its rows come from the [`ChunkSource`] of the [`TaskContext`].
+#[derive(Debug)]
+pub struct ChunkScanExec {
+    table: TableId,
+    schema_version: SchemaVersion,
+    table_schema: SchemaRef,
+    projection: Vec<usize>,
+    bounds: Vec<Bound>,
+    properties: Arc<PlanProperties>,
+}
+
+/// What a shard gives a leaf to read from.
+pub trait ChunkSource: Send + Sync {
+    /// Rows of the request's chunks: the columns at `projection` of the table's schema, in that order. Rows outside of
+    /// `bounds` may be left out.
+    fn open(&self, projection: &[usize], bounds: &[Bound]) -> Result<SendableRecordBatchStream>;
+}
+
+/// The extension under which a source travels in a session config, which wants a sized type.
+struct Source(Arc<dyn ChunkSource>);
+
+/// The context that a decoded fragment is executed with.
+#[must_use]
+pub fn task_context(source: Arc<dyn ChunkSource>, runtime: Arc<RuntimeEnv>, batch_rows: usize) -> Arc<TaskContext> {
+    let config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_batch_size(batch_rows)
+        .with_extension(Arc::new(Source(source)));
+    Arc::new(functions::context(config, runtime))
+}
+
+/// The leaf of a fragment that was checked: every allowed operator has one input.
+#[must_use]
+pub fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Option<&ChunkScanExec> {
+    let mut node = plan;
+    loop {
+        if let Some(leaf) = node.downcast_ref::<ChunkScanExec>() {
+            return Some(leaf);
+        }
+        match node.children().as_slice() {
+            [child] => node = child,
+            _ => return None,
+        }
+    }
+}
+
+impl ChunkScanExec {
+    /// Refuses positions outside the table's schema and bounds of another type than their column.
+    pub fn try_new(
+        table: TableId,
+        schema_version: SchemaVersion,
+        table_schema: SchemaRef,
+        projection: Vec<usize>,
+        bounds: Vec<Bound>,
+    ) -> Result<Self> {
+        validate_bounds(&table_schema, &bounds)?;
+        if let Some(column) = projection.iter().find(|column| **column >= table_schema.fields().len()) {
+            return plan_err!("chunk scan of table {table} projects column {column}, which the table does not have");
+        }
+        let schema = Arc::new(table_schema.project(&projection)?);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        )
+        // The shard yields per batch. Said here, or the optimizer wraps the leaf in an operator that needs tokio.
+        .with_scheduling_type(SchedulingType::Cooperative);
+        Ok(Self { table, schema_version, table_schema, projection, bounds, properties: Arc::new(properties) })
+    }
+
+    #[must_use]
+    pub fn table(&self) -> TableId {
+        self.table
+    }
+
+    #[must_use]
+    pub fn schema_version(&self) -> SchemaVersion {
+        self.schema_version
+    }
+
+    #[must_use]
+    pub fn table_schema(&self) -> &SchemaRef {
+        &self.table_schema
+    }
+
+    /// Positions in the table's schema, in output order.
+    #[must_use]
+    pub fn projection(&self) -> &[usize] {
+        &self.projection
+    }
+
+    #[must_use]
+    pub fn bounds(&self) -> &[Bound] {
+        &self.bounds
+    }
+
+    /// The same leaf, pruned by `bounds` as well.
+    pub fn with_bounds(&self, bounds: Vec<Bound>) -> Result<Self> {
+        validate_bounds(&self.table_schema, &bounds)?;
+        Ok(self.bounded(bounds))
+    }
+
+    fn bounded(&self, bounds: Vec<Bound>) -> Self {
+        Self {
+            table: self.table,
+            schema_version: self.schema_version,
+            table_schema: Arc::clone(&self.table_schema),
+            projection: self.projection.clone(),
+            bounds: intersect(&self.bounds, bounds),
+            properties: Arc::clone(&self.properties),
+        }
+    }
+
+    fn fits(&self, bound: &Bound) -> bool {
+        validate_bounds(&self.table_schema, std::slice::from_ref(bound)).is_ok()
+    }
+}
+
+fn validate_bounds(table_schema: &SchemaRef, bounds: &[Bound]) -> Result<()> {
+    for bound in bounds {
+        let Some(field) = table_schema.fields().get(bound.column) else {
+            return plan_err!("a chunk scan bounds column {}, which the table does not have", bound.column);
+        };
+        for end in [&bound.min, &bound.max].into_iter().flatten() {
+            if end.data_type() != *field.data_type() || end.is_null() {
+                return plan_err!("a chunk scan bounds column {} by a value of another type", field.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+impl DisplayAs for ChunkScanExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (start, separator) = match format {
+            DisplayFormatType::TreeRender => ("", "\n"),
+            _ => ("ChunkScan: ", ", "),
+        };
+        write!(f, "{start}table={}{separator}columns=[", self.table)?;
+        for (index, column) in self.projection.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", self.table_schema.field(*column).name())?;
+        }
+        write!(f, "]")?;
+        if self.bounds.is_empty() {
+            return Ok(());
+        }
+        write!(f, "{separator}bounds=[")?;
+        for (index, bound) in self.bounds.iter().enumerate() {
+            write!(f, "{}", if index == 0 { "" } else { ", " })?;
+            bound.write(self.table_schema.field(bound.column).name(), f)?;
+        }
+        write!(f, "]")
+    }
+}
+
+impl ExecutionPlan for ChunkScanExec {
+    fn name(&self) -> &'static str {
+        "ChunkScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("a chunk scan has no children") }
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { internal_err!("a chunk scan has no children") }
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition != 0 {
+            return internal_err!("a chunk scan has one partition, not {partition}");
+        }
+        match context.session_config().get_extension::<Source>() {
+            Some(source) => source.0.open(&self.projection, &self.bounds),
+            None => exec_err!("a chunk scan runs on a data node only"),
+        }
+    }
+
+    /// Takes bounds out of the filters above it and leaves the filters where they are.
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        result: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let filters = result.parent_filters.iter().flat_map(|parent| bounds_of(&parent.filter, &self.projection));
+        let bounds: Vec<_> = filters.filter(|bound| self.fits(bound)).collect();
+        let propagation = FilterPushdownPropagation::all_unsupported(result);
+        // Filters of the later phase change while the query runs; what they say at planning time bounds nothing.
+        if bounds.is_empty() || phase != FilterPushdownPhase::Pre {
+            return Ok(propagation);
+        }
+        Ok(propagation.with_updated_node(Arc::new(self.bounded(bounds)) as Arc<dyn ExecutionPlan>))
+    }
+}

@@ -1,0 +1,7 @@
+//! SQL.
+
+/// One statement of a client.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    Empty,
+}
