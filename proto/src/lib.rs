@@ -1,7 +1,9 @@
 //! What every part of Meridian agrees on: identities, time, types, the catalog's nouns, the slot hash, refusals, the
 //! record frame of all logs, and the messages between nodes.
 //!
-//! Modules in order; each uses only those above it.
+//! The story: `ids`, `time` and `types` are words; `schema` and `catalog` are nouns made of them; `command` changes nouns;
+//! `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a node says no; `convert` is the
+//! border to `wire`.
 
 pub mod catalog;
 pub mod command;
@@ -18,7 +20,12 @@ pub mod types;
 /// Messages between nodes, as generated from `proto/`. They end in the service file that receives them: inside, the
 /// types of the other modules are used.
 pub mod wire {
-    #![allow(clippy::all, missing_docs, reason = "generated code is not held to our style")]
+    #![allow(
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        missing_docs,
+        reason = "generated code is not held to our style"
+    )]
     tonic::include_proto!("meridian.v1");
 }
 

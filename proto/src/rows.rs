@@ -11,10 +11,12 @@
 //! No dictionaries and no compression: a gateway encodes once, and shards write the same bytes into their WAL.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::slice;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::ipc::reader::read_record_batch;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::ipc::{MessageHeader, root_as_message};
@@ -65,8 +67,7 @@ pub fn decode_rows(bytes: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, Row
     if body_start > bytes.len() {
         return Err(RowsError("the message is cut off".to_owned()));
     }
-    let message =
-        root_as_message(&bytes[PREFIX_BYTES..body_start]).map_err(|error| RowsError(error.to_string()))?;
+    let message = root_as_message(&bytes[PREFIX_BYTES..body_start]).map_err(|error| RowsError(error.to_string()))?;
     if message.header_type() != MessageHeader::RecordBatch {
         return Err(RowsError("not a record batch".to_owned()));
     }
@@ -86,8 +87,58 @@ pub fn decode_rows(bytes: &Bytes, schema: &SchemaRef) -> Result<RecordBatch, Row
     if !usize::try_from(batch.length()).is_ok_and(|rows| rows <= body.len().saturating_mul(8).max(1 << 20)) {
         return Err(RowsError("an impossible row count".to_owned()));
     }
-    read_record_batch(&Buffer::from(body), batch, schema.clone(), &HashMap::new(), None, &message.version())
-        .map_err(|error| RowsError(error.to_string()))
+    check_nodes(batch, schema)?;
+    let read =
+        || read_record_batch(&Buffer::from(body), batch, schema.clone(), &HashMap::new(), None, &message.version());
+    // Arrow asserts where a batch of its own making could not fail; ours may come from anywhere.
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(decoded) => decoded.map_err(|error| RowsError(error.to_string())),
+        Err(_) => Err(RowsError("the buffers contradict one another".to_owned())),
+    }
+}
+
+/// Refuses nodes with more rows than their buffers have bits: Arrow panics over a null bitmap that is too short.
+fn check_nodes(batch: arrow::ipc::RecordBatch<'_>, schema: &SchemaRef) -> Result<(), RowsError> {
+    let mut nodes = batch.nodes().into_iter().flatten();
+    let mut buffers = batch.buffers().into_iter().flatten();
+    // Nodes and buffers stand in the order of the fields, a parent before its children.
+    let mut fields: Vec<&FieldRef> = schema.fields().iter().rev().collect();
+    while let Some(field) = fields.pop() {
+        // The places of all that follows are unknown then, and Arrow has the word.
+        let Some((buffer_count, children)) = layout(field.data_type()) else { return Ok(()) };
+        let node = nodes.next().ok_or_else(|| RowsError(format!("no node for column {}", field.name())))?;
+        let rows = usize::try_from(node.length()).ok();
+        let nulls = usize::try_from(node.null_count()).ok();
+        let (rows, nulls) = rows
+            .zip(nulls)
+            .filter(|(rows, nulls)| nulls <= rows)
+            .ok_or_else(|| RowsError(format!("an impossible row count of column {}", field.name())))?;
+        for index in 0..buffer_count {
+            let buffer = buffers.next().ok_or_else(|| RowsError(format!("no buffer for column {}", field.name())))?;
+            // A null bitmap may be left out where nothing is null; the last of three buffers may hold empty values.
+            let needed = (index == 0 && nulls > 0) || index == 1;
+            let bits = usize::try_from(buffer.length()).unwrap_or(0).saturating_mul(8);
+            if needed && bits < rows {
+                return Err(RowsError(format!("a buffer of column {} is too short", field.name())));
+            }
+        }
+        fields.extend(children.iter().rev());
+    }
+    Ok(())
+}
+
+/// How many buffers a node of the type has, and the fields whose nodes follow it. `None` where that differs from batch
+/// to batch, or no rows of ours have the type.
+fn layout(data_type: &DataType) -> Option<(usize, &[FieldRef])> {
+    match data_type {
+        DataType::Null => Some((0, &[])),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary => Some((3, &[])),
+        DataType::List(item) | DataType::LargeList(item) | DataType::Map(item, _) => Some((2, slice::from_ref(item))),
+        DataType::FixedSizeList(item, _) => Some((1, slice::from_ref(item))),
+        DataType::Struct(fields) => Some((1, fields)),
+        DataType::Boolean | DataType::FixedSizeBinary(_) => Some((2, &[])),
+        other => other.is_primitive().then_some((2, &[])),
+    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,14 @@ mod tests {
         assert_eq!(vectors, TEST_VECTORS);
     }
 
-    const TEST_VECTORS: [u64; 6] = [0, 0, 0, 0, 0, 0];
+    const TEST_VECTORS: [u64; 6] = [
+        0xc77b_3abb_6f87_acd9,
+        0x5111_c7e4_7d78_4413,
+        0x2561_a488_9ff6_3458,
+        0x285f_8561_a30f_3bc2,
+        0xe12e_f9d2_eb86_ceeb,
+        0x65f0_e0fa_ac5a_c00f,
+    ];
 
     #[test]
     fn values_that_are_equal_in_sql_have_one_hash() {

@@ -109,9 +109,9 @@ impl MetaClient {
                 let reply = Reply::try_from(reply).map_err(|error| Refusal::Protocol(error.to_string()))?;
                 Ok((reply, CatalogVersion(version)))
             }
-            Some(wire::propose_response::Outcome::Refusal(refusal)) => Err(
-                Refusal::try_from(refusal).unwrap_or_else(|error| Refusal::Protocol(error.to_string())),
-            ),
+            Some(wire::propose_response::Outcome::Refusal(refusal)) => {
+                Err(Refusal::try_from(refusal).unwrap_or_else(|error| Refusal::Protocol(error.to_string())))
+            }
             _ => Err(Refusal::Protocol("an answer without outcome".to_owned())),
         }
     }

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{
-    DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Date32Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use meridian_proto::catalog::{Cell, Table};
 use meridian_proto::slot::{hash_array, slot_of};
 use meridian_proto::time::US_PER_DAY;
@@ -153,12 +151,7 @@ mod tests {
                 version: SchemaVersion(1),
                 columns: vec![column(1, "time", SqlType::Int8), column(2, "host", SqlType::Text)],
             },
-            kind: TableKind::Hypertable(Hypertable {
-                id: 1,
-                time_column: ColumnId(1),
-                chunk_interval_us: 10,
-                space,
-            }),
+            kind: TableKind::Hypertable(Hypertable { id: 1, time_column: ColumnId(1), chunk_interval_us: 10, space }),
             group: GroupId(1),
             replication_factor: 1,
             created: CatalogVersion(1),

@@ -94,7 +94,7 @@ impl From<Refusal> for Status {
 
 impl Refusal {
     /// The refusal that a status carries; for one without details, what its code says: a peer that could not be
-    /// reached or did not answer in time is unavailable, anything else broke the protocol.
+    /// reached, whose connection broke, or that did not answer in time is unavailable; anything else broke the protocol.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "a status is consumed where it is understood")]
     pub fn from_status(status: Status) -> Self {
@@ -104,7 +104,10 @@ impl Refusal {
         {
             return refusal;
         }
+        // Only a status that was made on this side has a cause: the connection broke, whatever the code.
+        let is_broken = std::error::Error::source(&status).is_some();
         match status.code() {
+            _ if is_broken => Self::Unavailable(status.message().to_owned()),
             Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => {
                 Self::Unavailable(status.message().to_owned())
             }
