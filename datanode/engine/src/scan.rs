@@ -1,0 +1,64 @@
+//! What a reader asks of a chunk, and the small types that pruning speaks.
+
+use meridian_proto::{ChunkId, ColumnId, CommandId, Epoch, TransactionId, Ts};
+
+/// Rows that a scan hands out at once, at most.
+pub const BATCH_ROWS_MAX: usize = 8192;
+
+/// A read of one chunk at one snapshot.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    pub chunk: ChunkId,
+    pub epoch: Epoch,
+    pub snapshot: Ts,
+    /// Positions in the table's schema, in the order wanted.
+    pub columns: Vec<usize>,
+    /// For pruning only: rows outside may be returned.
+    pub bounds: Vec<Bound>,
+    /// Shows the stages of this transaction's commands below this one.
+    pub own: Option<(TransactionId, CommandId)>,
+    /// Outcomes that the reader learned from holders, for stages that do not know them yet.
+    pub resolved: Vec<(TransactionId, Ts)>,
+    pub batch_rows: usize,
+}
+
+/// A range that a column's value must lie in, both ends included. NULL lies in no range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// Position in the table's schema.
+    pub column: usize,
+    pub min: Option<Value>,
+    pub max: Option<Value>,
+}
+
+/// A value in the form in which zone maps hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Integers, dates, times, timestamps, booleans, as the Arrow array holds them.
+    Int(i64),
+    Float(f64),
+    /// Text, uuid, bytea.
+    Bytes(Vec<u8>),
+    /// Unscaled, at the column's scale.
+    Decimal(i128),
+}
+
+/// How a chunk's rows are ordered in segments: by series, then time, then arrival.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SortKey {
+    pub segment_by: Vec<ColumnId>,
+    pub time: Option<ColumnId>,
+}
+
+/// What a scan did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanStatistics {
+    /// Rows looked at, before visibility.
+    pub rows_scanned: u64,
+    pub rows_returned: u64,
+    pub segments_scanned: u64,
+    pub segments_pruned: u64,
+    pub row_groups_scanned: u64,
+    pub row_groups_pruned: u64,
+    pub bytes_read: u64,
+}

@@ -1,0 +1,301 @@
+//! A column of one row group becomes a page: the SQL type says which encodings are possible, their estimates which is
+//! taken. NULL rows hold the value before them (fixed width) or nothing (variable), so that they cost nearly no bytes.
+
+use std::borrow::Cow;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, ListArray, PrimitiveArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{
+    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
+    Time64MicrosecondType, TimestampMicrosecondType,
+};
+use meridian_proto::types::SqlType;
+
+use super::encoding::decimal::{self, Float};
+use super::encoding::plain::{self, Fixed};
+use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, packed};
+use super::page::Framer;
+use super::zone::Zone;
+use crate::error::EngineError;
+
+/// Encodes columns, one at a time. One per writer: its buffers are reused.
+pub struct ColumnEncoder {
+    framer: Framer,
+    mask: Vec<u8>,
+    values: Vec<u8>,
+}
+
+/// What the footer says about a page besides its place.
+#[derive(Clone, Debug)]
+pub struct PageFacts {
+    pub encoding: Encoding,
+    pub null_count: usize,
+    pub zone: Zone,
+}
+
+impl ColumnEncoder {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { framer: Framer::new()?, mask: Vec::new(), values: Vec::new() })
+    }
+
+    /// Appends the page of the column, without a checksum.
+    pub fn encode(
+        &mut self,
+        array: &ArrayRef,
+        sql_type: &SqlType,
+        out: &mut Vec<u8>,
+    ) -> Result<PageFacts, EngineError> {
+        if *array.data_type() != sql_type.arrow() {
+            return Err(EngineError::Rows(format!("a column of type {sql_type} came as {}", array.data_type())));
+        }
+        let null_count = array.null_count();
+        if null_count == array.len() {
+            self.framer.frame(Encoding::Null, array.len(), &[], &[], out);
+            return Ok(PageFacts { encoding: Encoding::Null, null_count, zone: Zone::Unknown });
+        }
+        let mut values = std::mem::take(&mut self.values);
+        values.clear();
+        let (encoding, zone) = self.encode_values(array, sql_type, &mut values)?;
+        if values.len() > DECODED_BYTES_MAX {
+            return Err(EngineError::Rows(format!("{} bytes of one column in one row group", values.len())));
+        }
+        self.mask.clear();
+        if let Some(nulls) = array.nulls().filter(|_| null_count > 0) {
+            bitmap::encode(nulls.inner(), &mut self.mask);
+        }
+        self.framer.frame(encoding, array.len(), &self.mask, &values, out);
+        self.values = values;
+        Ok(PageFacts { encoding, null_count, zone })
+    }
+
+    /// Appends the page of unsigned numbers that no SQL type holds: commit timestamps.
+    pub fn encode_commits(&mut self, commits: &[u64], out: &mut Vec<u8>) -> Encoding {
+        self.values.clear();
+        let signed: Vec<i64> = commits.iter().map(|commit| *commit as i64).collect();
+        let encoding = pick_integers(&signed, &signed, &mut self.values);
+        self.framer.frame(encoding, commits.len(), &[], &self.values, out);
+        encoding
+    }
+
+    fn encode_values(
+        &mut self,
+        array: &ArrayRef,
+        sql_type: &SqlType,
+        out: &mut Vec<u8>,
+    ) -> Result<(Encoding, Zone), EngineError> {
+        Ok(match sql_type {
+            SqlType::Bool => booleans(array.as_boolean(), out),
+            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), out),
+            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), out),
+            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), out),
+            SqlType::Date => integers(array.as_primitive::<Date32Type>(), out),
+            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), out),
+            SqlType::Timestamp | SqlType::Timestamptz => {
+                integers(array.as_primitive::<TimestampMicrosecondType>(), out)
+            }
+            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), out),
+            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), out),
+            SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), out),
+            SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => {
+                let array = array.as_string::<i32>();
+                strings(array.value_offsets(), array.value_data(), array.nulls(), out)
+            }
+            SqlType::Jsonb => {
+                let array = array.as_string::<i32>();
+                // jsonb has an order of its own, which is not that of the text.
+                (strings(array.value_offsets(), array.value_data(), array.nulls(), out).0, Zone::Unknown)
+            }
+            SqlType::Bytea => {
+                let array = array.as_binary::<i32>();
+                strings(array.value_offsets(), array.value_data(), array.nulls(), out)
+            }
+            SqlType::Uuid => {
+                let array = array.as_fixed_size_binary();
+                let bytes = &array.value_data()[..array.len() * 16];
+                uuids(&filled(bytes.as_chunks::<16>().0, array.nulls()), out)
+            }
+            SqlType::Interval => {
+                let array = array.as_primitive::<IntervalMonthDayNanoType>();
+                (sixteen_bytes(&intervals(&filled(array.values(), array.nulls())), out), Zone::Unknown)
+            }
+            SqlType::Array(element) => (self.lists(array.as_list::<i32>(), element, out)?, Zone::Unknown),
+        })
+    }
+
+    /// Packed lengths, the number of elements, and the page of the elements.
+    fn lists(&mut self, array: &ListArray, element: &SqlType, out: &mut Vec<u8>) -> Result<Encoding, EngineError> {
+        let offsets = array.value_offsets();
+        let lengths: Vec<i64> = offsets.windows(2).map(|pair| i64::from(pair[1]) - i64::from(pair[0])).collect();
+        packed::encode(&lengths, &packed::estimate(&lengths), out);
+        let (first, last) = (offsets[0] as usize, offsets[array.len()] as usize);
+        let elements = array.values().slice(first, last - first);
+        self.encode(&elements, element, out)?;
+        Ok(Encoding::List)
+    }
+}
+
+/// The values with every NULL row holding the valid value before it, the first ones the first valid value.
+fn filled<'a, T: Copy>(values: &'a [T], nulls: Option<&NullBuffer>) -> Cow<'a, [T]> {
+    let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else { return Cow::Borrowed(values) };
+    let Some(first) = nulls.valid_indices().next() else { return Cow::Borrowed(values) };
+    let mut last = values[first];
+    let fill = |(value, valid): (&T, bool)| {
+        last = if valid { *value } else { last };
+        last
+    };
+    Cow::Owned(values.iter().zip(nulls.iter()).map(fill).collect())
+}
+
+fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Encoding, Zone) {
+    let bits = match array.nulls() {
+        Some(nulls) => array.values() & nulls.inner(),
+        None => array.values().clone(),
+    };
+    let (trues, valid) = (bits.count_set_bits(), array.len() - array.null_count());
+    let zone = Zone::Int { min: i64::from(trues == valid), max: i64::from(trues > 0) };
+    if trues == 0 || trues == valid {
+        out.push(u8::from(trues > 0));
+        return (Encoding::Constant, zone);
+    }
+    bitmap::encode(&bits, out);
+    (Encoding::Bitmap, zone)
+}
+
+fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Encoding, Zone)
+where
+    T::Native: Fixed + Into<i64>,
+{
+    let values = filled(array.values(), array.nulls());
+    let wide: Vec<i64> = values.iter().map(|value| (*value).into()).collect();
+    let (min, max) = range(&wide);
+    (pick_integers(&values, &wide, out), Zone::Int { min, max })
+}
+
+fn range(values: &[i64]) -> (i64, i64) {
+    values.iter().fold((i64::MAX, i64::MIN), |(min, max), value| (min.min(*value), max.max(*value)))
+}
+
+/// `wide` are the `values`, as 64 bits.
+fn pick_integers<T: Fixed + PartialEq>(values: &[T], wide: &[i64], out: &mut Vec<u8>) -> Encoding {
+    if constant::estimate(wide, |a, b| a == b).is_some() {
+        constant::encode(values[0], out);
+        return Encoding::Constant;
+    }
+    let packed = packed::estimate(wide);
+    if packed.bytes < plain::estimate::<T>(values.len()) {
+        packed::encode(wide, &packed, out);
+        return Encoding::Packed;
+    }
+    plain::encode(values, out);
+    Encoding::Plain
+}
+
+fn floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Encoding, Zone)
+where
+    T::Native: Float,
+{
+    let values = filled(array.values(), array.nulls());
+    let zone = float_zone(&values);
+    if constant::estimate(&values, |a, b| a.same_bits(*b)).is_some() {
+        constant::encode(values[0], out);
+        return (Encoding::Constant, zone);
+    }
+    if let Some(plan) = decimal::estimate(&values)
+        && plan.bytes < plain::estimate::<T::Native>(values.len())
+    {
+        decimal::encode(&values, &plan, out);
+        return (Encoding::Decimal, zone);
+    }
+    plain::encode(&values, out);
+    (Encoding::Plain, zone)
+}
+
+fn float_zone<T: Float>(values: &[T]) -> Zone {
+    let (mut min, mut max, mut nan) = (f64::INFINITY, f64::NEG_INFINITY, false);
+    for value in values {
+        let value = value.to_f64();
+        min = if value < min { value } else { min };
+        max = if value > max { value } else { max };
+        nan |= value.is_nan();
+    }
+    Zone::Float { min, max, nan }
+}
+
+fn decimals(array: &PrimitiveArray<Decimal128Type>, out: &mut Vec<u8>) -> (Encoding, Zone) {
+    let values = filled(array.values(), array.nulls());
+    let zone = values.iter().fold((i128::MAX, i128::MIN), |(min, max), value| (min.min(*value), max.max(*value)));
+    let zone = Zone::Decimal { min: zone.0, max: zone.1 };
+    if values.iter().all(|value| i64::try_from(*value).is_ok()) {
+        let wide: Vec<i64> = values.iter().map(|value| *value as i64).collect();
+        return (pick_integers(&values, &wide, out), zone);
+    }
+    let bytes: Vec<[u8; 16]> = values.iter().map(|value| value.to_le_bytes()).collect();
+    (sixteen_bytes(&bytes, out), zone)
+}
+
+fn uuids(values: &[[u8; 16]], out: &mut Vec<u8>) -> (Encoding, Zone) {
+    let numbers = values.iter().map(|value| u128::from_be_bytes(*value));
+    let (min, max) = numbers.fold((u128::MAX, u128::MIN), |(min, max), value| (min.min(value), max.max(value)));
+    (sixteen_bytes(values, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
+}
+
+/// Months, days, nanoseconds, little endian: 4, 4 and 8 bytes.
+fn intervals(values: &[arrow::datatypes::IntervalMonthDayNano]) -> Vec<[u8; 16]> {
+    let mut bytes = vec![[0; 16]; values.len()];
+    for (bytes, value) in bytes.iter_mut().zip(values) {
+        bytes[..4].copy_from_slice(&value.months.to_le_bytes());
+        bytes[4..8].copy_from_slice(&value.days.to_le_bytes());
+        bytes[8..].copy_from_slice(&value.nanoseconds.to_le_bytes());
+    }
+    bytes
+}
+
+fn sixteen_bytes(values: &[[u8; 16]], out: &mut Vec<u8>) -> Encoding {
+    if constant::estimate(values, |a, b| a == b).is_some() {
+        constant::encode(values[0], out);
+        return Encoding::Constant;
+    }
+    if let Some(plan) = dictionary::estimate(values.len(), |row| Some(&values[row][..]))
+        && plan.bytes < plain::estimate::<[u8; 16]>(values.len())
+    {
+        dictionary::encode(&plan, out);
+        return Encoding::Dictionary;
+    }
+    plain::encode(values, out);
+    Encoding::Plain
+}
+
+/// Text and binary.
+fn strings(offsets: &[i32], data: &[u8], nulls: Option<&NullBuffer>, out: &mut Vec<u8>) -> (Encoding, Zone) {
+    let rows = offsets.len() - 1;
+    let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+    let bytes_of = |row: usize| &data[offsets[row] as usize..offsets[row + 1] as usize];
+    let plan = match nulls {
+        None => dictionary::estimate(rows, |row| Some(bytes_of(row))),
+        Some(nulls) => dictionary::estimate(rows, |row| nulls.is_valid(row).then(|| bytes_of(row))),
+    };
+    let value = |row: usize| if nulls.is_none_or(|nulls| nulls.is_valid(row)) { bytes_of(row) } else { &[] };
+    let Some(plan) = plan else {
+        let zone = bytes_zone((0..rows).filter(|row| nulls.is_none_or(|nulls| nulls.is_valid(*row))).map(bytes_of));
+        bytes::encode(&bytes::estimate(rows, value), value, out);
+        return (Encoding::Bytes, zone);
+    };
+    let zone = bytes_zone(plan.entries.iter().copied());
+    if let [only] = plan.entries.as_slice() {
+        out.extend_from_slice(only);
+        return (Encoding::Constant, zone);
+    }
+    let apart = bytes::estimate(rows, value);
+    if apart.bytes < plan.bytes {
+        bytes::encode(&apart, value, out);
+        return (Encoding::Bytes, zone);
+    }
+    dictionary::encode(&plan, out);
+    (Encoding::Dictionary, zone)
+}
+
+fn bytes_zone<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Zone {
+    let Some(first) = values.next() else { return Zone::Unknown };
+    let (min, max) = values.fold((first, first), |(min, max), value| (min.min(value), max.max(value)));
+    Zone::of_bytes(min, max)
+}

@@ -1,0 +1,163 @@
+//! Strings, bytes and uuids that repeat: the distinct values in order of first appearance, and packed codes.
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  number of entries d, 1..=65536
+//!      4     n  their lengths, packed; then their bytes
+//!     ..     n  a code 0..d for each row, packed; a NULL row repeats the one before
+//! ```
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use arrow::buffer::NullBuffer;
+
+use super::bytes::Decoded;
+use super::{DECODED_BYTES_MAX, Flaw, Input, check_decoded_bytes, packed};
+
+/// Entries of one page's dictionary.
+pub const ENTRIES_MAX: usize = 1 << 16;
+/// Rows before a dictionary is given up because most values are new.
+const PATIENCE_ROWS: usize = 1024;
+/// Entries up to this length are copied as one vector.
+const SHORT_BYTES: usize = 16;
+
+/// Distinct values and the codes of all rows.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub entries: Vec<&'a [u8]>,
+    codes: Vec<i64>,
+    lengths: packed::Plan,
+    packed: packed::Plan,
+    pub bytes: usize,
+}
+
+/// XXH3 of the whole key at once: the keys are single byte slices.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 ^= xxhash_rust::xxh3::xxh3_64(bytes);
+    }
+    // The length that slices add: it is in the hash of the bytes already.
+    #[inline]
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// `None` when most values differ. `value` gives the bytes of a row, `None` for NULL.
+pub fn estimate<'a>(rows: usize, value: impl Fn(usize) -> Option<&'a [u8]>) -> Option<Plan<'a>> {
+    let mut codes = vec![0i64; rows];
+    let mut entries: Vec<&[u8]> = Vec::new();
+    let mut known: HashMap<&[u8], i64, BuildHasherDefault<KeyHasher>> = HashMap::default();
+    let (mut last, mut last_code) = (None, 0);
+    for (row, code) in codes.iter_mut().enumerate() {
+        if let Some(bytes) = value(row)
+            && last != Some(bytes)
+        {
+            last_code = *known.entry(bytes).or_insert_with(|| {
+                entries.push(bytes);
+                entries.len() as i64 - 1
+            });
+            last = Some(bytes);
+            if entries.len() > ENTRIES_MAX || entries.len() > PATIENCE_ROWS + row / 2 {
+                return None;
+            }
+        }
+        *code = last_code;
+    }
+    if entries.is_empty() {
+        return None;
+    }
+    let lengths = packed::estimate(&entry_lengths(&entries));
+    let packed = packed::estimate(&codes);
+    let bytes = 4 + lengths.bytes + entries.iter().map(|entry| entry.len()).sum::<usize>() + packed.bytes;
+    Some(Plan { entries, codes, lengths, packed, bytes })
+}
+
+fn entry_lengths(entries: &[&[u8]]) -> Vec<i64> {
+    entries.iter().map(|entry| entry.len() as i64).collect()
+}
+
+pub fn encode(plan: &Plan<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(plan.entries.len() as u32).to_le_bytes());
+    packed::encode(&entry_lengths(&plan.entries), &plan.lengths, out);
+    for entry in &plan.entries {
+        out.extend_from_slice(entry);
+    }
+    packed::encode(&plan.codes, &plan.packed, out);
+}
+
+/// Decoded entries and codes, before the rows are spelled out.
+#[derive(Debug)]
+pub struct Codes {
+    pub entries: Decoded,
+    /// Each below the number of entries.
+    pub codes: Vec<u32>,
+}
+
+pub fn decode_codes(input: &mut Input<'_>, rows: usize) -> Result<Codes, Flaw> {
+    let count = input.u32()? as usize;
+    if count == 0 || count > ENTRIES_MAX {
+        return Err(Flaw("a dictionary has an impossible number of entries"));
+    }
+    let entries = super::bytes::decode(input, count)?;
+    // A code that does not fit u32 must not come out as another one.
+    let codes = packed::decode(input, rows, |code| u32::try_from(code).unwrap_or(u32::MAX))?;
+    if codes.iter().fold(0, |max, code| max.max(*code)) as usize >= count {
+        return Err(Flaw("a code points outside its dictionary"));
+    }
+    Ok(Codes { entries, codes })
+}
+
+/// Spells out every row; NULL rows are empty.
+pub fn decode(input: &mut Input<'_>, rows: usize, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
+    let Codes { entries, codes } = decode_codes(input, rows)?;
+    check_decoded_bytes(rows + 1, 4)?;
+    let mut offsets = vec![0i32; rows + 1];
+    let mut end = 0usize;
+    for (row, (code, offset)) in codes.iter().zip(&mut offsets[1..]).enumerate() {
+        let null = nulls.is_some_and(|nulls| nulls.is_null(row));
+        let span = &entries.offsets[*code as usize..][..2];
+        end += if null { 0 } else { (span[1] - span[0]) as usize };
+        // One more than a page may hold ends the loop before an offset can overflow.
+        if end > DECODED_BYTES_MAX {
+            return Err(Flaw("the decoded values would be larger than a page may be"));
+        }
+        *offset = end as i32;
+    }
+    let mut bytes = vec![0; end + SHORT_BYTES];
+    match short_entries(&entries) {
+        Some(table) => {
+            for (code, start) in codes.iter().zip(&offsets) {
+                // A short entry is copied with its padding; the next row overwrites that.
+                bytes[*start as usize..][..SHORT_BYTES].copy_from_slice(&table[*code as usize]);
+            }
+        }
+        None => {
+            for (code, span) in codes.iter().zip(offsets.windows(2)) {
+                let from = entries.offsets[*code as usize] as usize;
+                let length = (span[1] - span[0]) as usize;
+                bytes[span[0] as usize..span[1] as usize].copy_from_slice(&entries.bytes[from..from + length]);
+            }
+        }
+    }
+    bytes.truncate(end);
+    Ok(Decoded { offsets, bytes })
+}
+
+/// All entries padded to one length, when all are short.
+fn short_entries(entries: &Decoded) -> Option<Vec<[u8; SHORT_BYTES]>> {
+    let mut table = Vec::with_capacity(entries.offsets.len() - 1);
+    for span in entries.offsets.windows(2) {
+        let entry = &entries.bytes[span[0] as usize..span[1] as usize];
+        let mut padded = [0; SHORT_BYTES];
+        padded.get_mut(..entry.len())?.copy_from_slice(entry);
+        table.push(padded);
+    }
+    Some(table)
+}

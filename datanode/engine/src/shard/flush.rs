@@ -1,0 +1,329 @@
+//! Flushes: a chunk's rows in memory become sorted segments, its core's state a manifest, and log files become free.
+//! Runs beside appends in a queue of few shares; what is being flushed stays readable until the manifest is switched.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use futures::future::{Either, select};
+use futures::{StreamExt, pin_mut, stream};
+use meridian_proto::schema::TableSchema;
+use meridian_proto::{CommandId, SegmentId, TableId, TransactionId};
+use tracing::debug;
+
+use super::Inner;
+use super::chunk::{Chunk, ChunkState, LiveSegment};
+use crate::disk::Disk;
+use crate::error::EngineError;
+use crate::layout;
+use crate::manifest::{self, ManifestOwner, ManifestV1, RunV1, SegmentV1};
+use crate::memtable::Contents;
+use crate::memtable::sort::{Unsorted, sorted};
+use crate::pace::breathe;
+use crate::scan::SortKey;
+use crate::segment::{self, SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary};
+use crate::visibility::Outcome;
+
+/// How often a shard that has rows in memory looks for old ones, and how soon a failed flush is tried again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a flush works from: the chunk as of one position of its log.
+struct Capture<F: crate::disk::DiskFile> {
+    manifest: ManifestV1,
+    contents: Rc<Contents>,
+    schema: Arc<TableSchema>,
+    sort: SortKey,
+    table: TableId,
+    /// No longer in the list; the new manifest does not name them.
+    garbage: Vec<Rc<LiveSegment<F>>>,
+}
+
+/// Rows that become one segment.
+struct Part {
+    rows: Unsorted,
+    run: Option<(TransactionId, CommandId)>,
+}
+
+impl<D: Disk> Inner<D> {
+    /// Flushes what is due, one chunk at a time.
+    pub async fn flush_loop(self: Rc<Self>) {
+        while !self.is_closing.get() && self.fatal.borrow().is_none() {
+            let wanted = self.flush_wanted.next();
+            if let Some(chunk) = self.pick_flush(Instant::now()) {
+                if !self.flush_noted(&chunk).await {
+                    glommio::timer::sleep(TICK).await;
+                }
+                continue;
+            }
+            self.mark_if_quiet();
+            if self.is_idle() {
+                self.is_asleep.set(true);
+                wanted.await;
+            } else {
+                wait_at_most(wanted, TICK).await;
+            }
+        }
+    }
+
+    /// Nothing to wait for but a write: no timer runs.
+    fn is_idle(&self) -> bool {
+        self.is_marked.get() && self.chunks.borrow().values().all(|chunk| chunk.state.borrow().memtable.is_empty())
+    }
+
+    /// Has the log marked when nothing was written for a tick: more often it would cost a sync each time.
+    fn mark_if_quiet(&self) {
+        if !self.is_marked.get() && self.is_quiet.replace(true) {
+            self.mark_wanted.set(true);
+            self.queue_filled.raise();
+        }
+    }
+
+    /// True when it went well.
+    async fn flush_noted(self: &Rc<Self>, chunk: &Rc<Chunk<D>>) -> bool {
+        let flushed = self.flush_chunk(chunk).await;
+        self.is_disk_full.set(flushed.as_ref().is_err_and(EngineError::is_disk_full));
+        self.memory_freed.raise();
+        match flushed {
+            Ok(()) => true,
+            Err(error) => {
+                self.note_background(error, "a flush failed and will be tried again");
+                false
+            }
+        }
+    }
+
+    /// Wakes the flush loop when something is due.
+    pub fn flush_if_due(&self) {
+        self.is_quiet.set(false);
+        let was_asleep = self.is_asleep.replace(false);
+        if was_asleep || self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.is_staged_due() {
+            self.flush_wanted.raise();
+        }
+    }
+
+    fn is_staged_due(&self) -> bool {
+        self.staged_bytes.get() > self.options.staged_bytes_max
+    }
+
+    /// The chunk whose flush helps most, if one is due.
+    fn pick_flush(&self, now: Instant) -> Option<Rc<Chunk<D>>> {
+        let chunks = self.chunks.borrow();
+        let by = |key: &dyn Fn(&ChunkState<D>) -> u64| {
+            let chunk = chunks.values().max_by_key(|chunk| key(&chunk.state.borrow()));
+            chunk.filter(|chunk| key(&chunk.state.borrow()) > 0).cloned()
+        };
+        if self.memory_bytes() > self.options.memtable_bytes_max / 2 {
+            return by(&|state| state.memtable.bytes() as u64);
+        }
+        if self.is_staged_due() {
+            return by(&|state| state.memtable.staged_bytes() as u64);
+        }
+        if self.wal.bytes() > self.options.wal_bytes_max {
+            let pinned = chunks.values().filter(|chunk| chunk.state.borrow().oldest_pin().is_some());
+            return pinned.min_by_key(|chunk| chunk.state.borrow().oldest_pin()).cloned();
+        }
+        let age = |state: &ChunkState<D>| state.oldest_row.map_or(Duration::ZERO, |oldest| now - oldest);
+        let old = chunks.values().filter(|chunk| age(&chunk.state.borrow()) > self.options.flush_age);
+        old.max_by_key(|chunk| age(&chunk.state.borrow())).cloned()
+    }
+
+    /// Makes everything that is synced part of the chunk's manifest.
+    pub async fn flush_chunk(self: &Rc<Self>, chunk: &Rc<Chunk<D>>) -> Result<(), EngineError> {
+        let _flushing = chunk.flushing.lock().await;
+        let Some(mut capture) = self.capture(chunk) else { return Ok(()) };
+        let garbage = std::mem::take(&mut capture.garbage);
+        let flushed = self.write_capture(chunk, capture).await;
+        match flushed {
+            Ok(fresh) => self.switch(chunk, fresh),
+            Err(error) => {
+                self.counting(chunk, |state| state.put_back(garbage));
+                return Err(error);
+            }
+        }
+        self.remove_garbage(chunk, garbage).await?;
+        self.release_log().await
+    }
+
+    fn capture(&self, chunk: &Rc<Chunk<D>>) -> Option<Capture<D::File>> {
+        self.counting(chunk, |state| {
+            if !state.is_durable || state.is_removing || (state.memtable.is_empty() && state.pins.is_empty()) {
+                return None;
+            }
+            let frozen = state.memtable.freeze();
+            let contents = Rc::clone(&frozen.contents);
+            state.frozen = Some(frozen);
+            state.oldest_row = None;
+            state.pins_flushing = std::mem::take(&mut state.pins);
+            Some(Capture {
+                manifest: state.manifest(),
+                contents,
+                schema: Arc::clone(&state.schema),
+                sort: state.sort.clone(),
+                table: state.table,
+                garbage: std::mem::take(&mut state.garbage),
+            })
+        })
+    }
+
+    /// Writes the segments, then the manifest that names them.
+    async fn write_capture(
+        &self,
+        chunk: &Chunk<D>,
+        mut capture: Capture<D::File>,
+    ) -> Result<Vec<SegmentV1>, EngineError> {
+        let started = Instant::now();
+        self.disk.create_directory(&chunk.directory).await?;
+        self.disk.sync_directory(&layout::chunks_directory(&self.options.directory)).await?;
+        let mut fresh = Vec::new();
+        for part in parts(&capture) {
+            let segment = SegmentId(capture.manifest.segment_next);
+            capture.manifest.segment_next += 1;
+            chunk.state.borrow_mut().segment_next = SegmentId(capture.manifest.segment_next);
+            let run = part.run.map(|(transaction, command)| RunV1 {
+                producer: transaction.producer.0,
+                sequence: transaction.sequence.0,
+                command: command.0,
+                commit: None,
+            });
+            let summary = self.write_segment(chunk, &capture, segment, part.rows).await?;
+            fresh.push(store(&summary, run));
+        }
+        capture.manifest.segments.extend(fresh.iter().cloned());
+        let owner = ManifestOwner { cluster: self.options.cluster, node: self.options.node, chunk: chunk.id };
+        manifest::store(&self.disk, &chunk.directory, owner, &capture.manifest).await?;
+        let rows: u64 = fresh.iter().map(|segment| segment.rows).sum();
+        debug!(chunk = %chunk.id, rows, segments = fresh.len(), elapsed = ?started.elapsed(), "flushed");
+        Ok(fresh)
+    }
+
+    async fn write_segment(
+        &self,
+        chunk: &Chunk<D>,
+        capture: &Capture<D::File>,
+        segment: SegmentId,
+        rows: Unsorted,
+    ) -> Result<SegmentSummary, EngineError> {
+        let sorted = sorted(rows, &capture.schema, &capture.sort).await;
+        let sorted = sorted.map_err(|error| EngineError::Rows(error.to_string()))?;
+        let rows = stream::unfold(sorted, |mut sorted| async move {
+            let next = sorted.next().await?;
+            let rows = next.map(|(batch, commits)| SegmentRows { batch, commits });
+            Some((rows.map_err(|error| EngineError::Rows(error.to_string())), sorted))
+        });
+        let spec = SegmentSpec {
+            cluster: self.options.cluster,
+            table: capture.table,
+            chunk: chunk.id,
+            segment,
+            schema: TableSchema::clone(&capture.schema),
+            sort: capture.sort.clone(),
+        };
+        let limits = SegmentLimits::default();
+        segment::write(&self.disk, &chunk.directory, &spec, rows.boxed_local(), limits, &breathe).await
+    }
+
+    /// The manifest is durable: readers go over to the new segments.
+    fn switch(&self, chunk: &Chunk<D>, fresh: Vec<SegmentV1>) {
+        self.counting(chunk, |state| {
+            let frozen = state.frozen.take();
+            for stored in fresh {
+                let live = Rc::new(LiveSegment::new(stored));
+                let outcome = live.run.zip(frozen.as_ref()).map(|((of, _), frozen)| frozen.outcome(of));
+                match outcome {
+                    Some(Outcome::Aborted) => state.garbage.push(live),
+                    Some(Outcome::Committed(commit)) => {
+                        live.commit.set(Some(commit));
+                        state.segments.push(live);
+                    }
+                    Some(Outcome::Undecided) | None => state.segments.push(live),
+                }
+            }
+            state.pins_flushing.clear();
+        });
+        self.memory_freed.raise();
+    }
+
+    /// Removes files that no manifest names any more, but for those that a scan may still open.
+    async fn remove_garbage(
+        &self,
+        chunk: &Chunk<D>,
+        garbage: Vec<Rc<LiveSegment<D::File>>>,
+    ) -> Result<(), EngineError> {
+        for segment in garbage {
+            if Rc::strong_count(&segment) > 1 {
+                chunk.state.borrow_mut().garbage.push(segment);
+            } else {
+                self.disk.remove(&layout::segment_path(&chunk.directory, segment.stored.id())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the log go of files whose every record is in a manifest.
+    pub async fn release_log(&self) -> Result<(), EngineError> {
+        let oldest = {
+            let chunks = self.chunks.borrow();
+            let removed = self.removed_pins.borrow();
+            let pins = chunks.values().filter_map(|chunk| chunk.state.borrow().oldest_pin());
+            pins.chain(removed.values().filter_map(|pins| pins.first().copied())).min()
+        };
+        self.wal.release_before(oldest.unwrap_or(u64::MAX)).await
+    }
+}
+
+impl<D: Disk> ChunkState<D> {
+    /// The flush failed: everything is as if it had not begun.
+    fn put_back(&mut self, garbage: Vec<Rc<LiveSegment<D::File>>>) {
+        if let Some(frozen) = self.frozen.take() {
+            if frozen.rows() > 0 {
+                self.oldest_row = Some(Instant::now());
+            }
+            self.memtable.restore(frozen);
+        }
+        let pins = std::mem::take(&mut self.pins_flushing);
+        self.pins.extend(pins);
+        self.garbage.extend(garbage);
+    }
+}
+
+/// One part for the committed rows, one for each command of each stage.
+fn parts<F: crate::disk::DiskFile>(capture: &Capture<F>) -> Vec<Part> {
+    let schema = capture.schema.arrow();
+    let unsorted = |batches: Vec<RecordBatch>, commits| Unsorted { schema: schema.clone(), batches, commits };
+    let mut parts = Vec::new();
+    let committed = &capture.contents.committed;
+    if committed.iter().any(|rows| rows.batch.num_rows() > 0) {
+        let batches = committed.iter().map(|rows| rows.batch.clone()).collect();
+        let commits = committed.iter().map(|rows| rows.commits.clone()).collect();
+        parts.push(Part { rows: unsorted(batches, commits), run: None });
+    }
+    for (transaction, stage) in &capture.contents.stages {
+        let mut by_command: BTreeMap<CommandId, Vec<RecordBatch>> = BTreeMap::new();
+        for staged in stage.iter().filter(|staged| staged.batch.num_rows() > 0) {
+            by_command.entry(staged.command).or_default().push(staged.batch.clone());
+        }
+        for (command, batches) in by_command {
+            parts.push(Part { rows: unsorted(batches, Vec::new()), run: Some((*transaction, command)) });
+        }
+    }
+    parts
+}
+
+fn store(summary: &SegmentSummary, run: Option<RunV1>) -> SegmentV1 {
+    SegmentV1 {
+        segment: summary.segment.0,
+        rows: summary.rows,
+        file_bytes: summary.file_bytes,
+        commits: summary.commits.map(|(min, max)| (min.0, max.0)),
+        run,
+    }
+}
+
+/// Waits for the signal, at most so long. True when it came.
+pub async fn wait_at_most(signal: impl Future<Output = ()>, wait: Duration) -> bool {
+    let timer = glommio::timer::sleep(wait);
+    pin_mut!(signal, timer);
+    matches!(select(signal, timer).await, Either::Left(_))
+}

@@ -1,0 +1,120 @@
+//! What a shard is told when it opens, and the requests and answers of its chunks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meridian_proto::schema::TableSchema;
+use meridian_proto::{
+    ChunkId, ClusterId, CommandId, Epoch, NodeId, SchemaVersion, Sequence, ShardId, TableId, TransactionId, Ts,
+};
+
+use crate::replica::WriteMode;
+use crate::scan::SortKey;
+use crate::wal::Cut;
+
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    pub shard: ShardId,
+    /// Belongs to this shard alone; made when it is missing.
+    pub directory: PathBuf,
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// Memory of memtables, those being flushed and rows on their way into the log included. Flushes begin at half of
+    /// it; at the whole, writes wait.
+    pub memtable_bytes_max: usize,
+    /// Memory of undecided transactions' rows; above it they go into runs on disk.
+    pub staged_bytes_max: usize,
+    pub wal_file_bytes: usize,
+    /// Above it the chunk with the oldest record is flushed, so that a restart has little to read.
+    pub wal_bytes_max: u64,
+    /// Rows older than this are flushed.
+    pub flush_age: Duration,
+    /// How long a write waits for memory before it is refused.
+    pub memory_wait: Duration,
+}
+
+impl ShardOptions {
+    /// Defaults for a shard of a node with a few GiB of memory.
+    #[must_use]
+    pub fn new(shard: ShardId, directory: PathBuf, cluster: ClusterId, node: NodeId) -> Self {
+        Self {
+            shard,
+            directory,
+            cluster,
+            node,
+            memtable_bytes_max: 256 << 20,
+            staged_bytes_max: 32 << 20,
+            wal_file_bytes: 64 << 20,
+            // Four times what flushes leave in memory: about a second of reading at a restart.
+            wal_bytes_max: 512 << 20,
+            flush_age: Duration::from_secs(600),
+            memory_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A chunk as the catalog describes it to its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkSpec {
+    pub chunk: ChunkId,
+    pub table: TableId,
+    pub epoch: Epoch,
+    pub schema: TableSchema,
+    pub sort: SortKey,
+    /// Asked of the oracle after the node learned of the epoch (R3).
+    pub max_read: Ts,
+}
+
+/// A batch of rows of one chunk.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub chunk: ChunkId,
+    pub epoch: Epoch,
+    pub transaction: TransactionId,
+    /// Every sequence of the producer below it is settled and needs no dedupe entry any more.
+    pub low_water: Sequence,
+    /// Number of this piece within (transaction, chunk), from 0.
+    pub piece: u32,
+    pub command: CommandId,
+    pub snapshot: Ts,
+    pub schema_version: SchemaVersion,
+    pub mode: WriteMode,
+    /// In the form of `meridian_proto::rows`; written into the log as they are.
+    pub rows: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Of a one-phase write.
+    pub commit: Option<Ts>,
+    /// Of the chunk, for the commit timestamp of the transaction (R4).
+    pub max_read: Ts,
+    pub row_count: u64,
+}
+
+/// What a shard found when it opened.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    pub chunks: usize,
+    pub segments: usize,
+    pub wal_files: usize,
+    pub wal_records: u64,
+    pub wal_bytes: u64,
+    /// Rows that were read from the log into memory.
+    pub wal_rows: u64,
+    /// The unacknowledged end of the log that was cut off.
+    pub cut: Option<Cut>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStatus {
+    pub shard: ShardId,
+    pub chunks: u64,
+    pub segments: u64,
+    /// In memory and in segments, before visibility.
+    pub rows: u64,
+    pub memtable_bytes: u64,
+    pub segment_bytes: u64,
+    pub wal_bytes: u64,
+}
