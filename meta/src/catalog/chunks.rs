@@ -1,0 +1,103 @@
+//! Chunks: made when a writer first needs their cell.
+
+use std::collections::BTreeSet;
+
+use meridian_proto::catalog::{Cell, Chunk, ChunkState, NodeState, PlacementGroup, Table};
+use meridian_proto::command::Reply;
+use meridian_proto::{ChunkId, Epoch, NodeId, Refusal, TimeRange, TimeUs};
+
+use super::groups::is_rotating;
+use super::{Catalog, Outcome};
+
+impl Catalog {
+    /// Idempotent: cells that have a chunk keep it. All of the cells or none.
+    pub(super) fn allocate_chunks(&mut self, cells: &[Cell]) -> Outcome {
+        let mut primaries = Vec::with_capacity(cells.len());
+        for cell in cells {
+            let (table, range) = self.check_cell(*cell)?;
+            let primary = match self.cells.contains_key(cell) {
+                true => None,
+                false => Some(self.pick_primary(table, *cell)?),
+            };
+            primaries.push((range, primary));
+        }
+        let chunks = cells.iter().zip(primaries).map(|(cell, (range, primary))| match primary {
+            // A cell that is named twice in one command was made by its first mention.
+            Some(primary) if !self.cells.contains_key(cell) => self.create_chunk(*cell, range, primary),
+            _ => self.cells[cell],
+        });
+        Ok(Reply::Chunks(chunks.collect()))
+    }
+
+    fn create_chunk(&mut self, cell: Cell, range: TimeRange, primary: NodeId) -> ChunkId {
+        self.counters.chunk += 1;
+        let id = ChunkId(self.counters.chunk);
+        let oid = self.next_oid();
+        self.put_chunk(Chunk {
+            id,
+            oid,
+            table: cell.table,
+            slot: cell.slot,
+            range,
+            epoch: Epoch(1),
+            primary,
+            in_sync: vec![primary],
+            followers: Vec::new(),
+            state: ChunkState::Active,
+        });
+        id
+    }
+
+    /// The cell's table and time range.
+    fn check_cell(&self, cell: Cell) -> Result<(&Table, TimeRange), Refusal> {
+        let Some(table) = self.tables.get(&cell.table) else {
+            // It was there in the writer's view (R2).
+            return Err(Refusal::Conflict(format!("table {} was dropped", cell.table)));
+        };
+        let group = &self.groups[&table.group];
+        if cell.slot.0 as usize >= group.slots.len() {
+            return Err(Refusal::Protocol(format!("table {} has no slot {}", cell.table, cell.slot)));
+        }
+        let range = table.chunk_range(cell.start);
+        if range.start != cell.start {
+            return Err(Refusal::Protocol(format!("no chunk of table {} starts at {}", cell.table, cell.start)));
+        }
+        Ok((table, range))
+    }
+
+    fn pick_primary(&self, table: &Table, cell: Cell) -> Result<NodeId, Refusal> {
+        let group = &self.groups[&table.group];
+        let wanted = preferred_nodes(group, table, cell);
+        let lives = |id: &&NodeId| self.nodes.get(id).is_some_and(|node| node.state == NodeState::Live);
+        if let Some(node) = wanted.iter().find(lives) {
+            return Ok(*node);
+        }
+        // The slot's nodes are down: writing goes on elsewhere, placement brings the slot together later.
+        let counts = |node: NodeId| self.chunks.values().filter(|chunk| chunk.primary == node).count();
+        let emptiest = self.live_data_nodes().min_by_key(|node| (counts(node.id), node.id));
+        emptiest.map(|node| node.id).ok_or_else(|| Refusal::Unavailable("no data node is alive".to_owned()))
+    }
+
+    /// Epochs of all chunks that a node leads go up by one, in one entry (R3).
+    pub(super) fn raise_epochs_of(&mut self, node: NodeId) {
+        let led: BTreeSet<ChunkId> =
+            self.chunks.values().filter(|chunk| chunk.primary == node).map(|chunk| chunk.id).collect();
+        for id in led {
+            let chunk = Chunk::clone(&self.chunks[&id]);
+            self.put_chunk(Chunk { epoch: chunk.epoch.next(), ..chunk });
+        }
+    }
+}
+
+/// Nodes for a new chunk, best first.
+fn preferred_nodes(group: &PlacementGroup, table: &Table, cell: Cell) -> Vec<NodeId> {
+    let mut nodes = group.slots[cell.slot.0 as usize].clone();
+    if is_rotating(group) && !nodes.is_empty() {
+        // Intervals start on the nodes in turn, each table at another one.
+        let interval = table.hypertable().map_or(1, |hypertable| hypertable.chunk_interval_us);
+        let number = if cell.start == TimeUs::NEG_INFINITY { 0 } else { cell.start.0.div_euclid(interval) };
+        let turn = (i128::from(number) + i128::from(group.id.0)).rem_euclid(nodes.len() as i128);
+        nodes.rotate_left(turn as usize);
+    }
+    nodes
+}

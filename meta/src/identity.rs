@@ -1,0 +1,144 @@
+//! Who a folder belongs to: `meta/identity`, written once and then only to count starts.
+
+use std::path::{Path, PathBuf};
+
+use meridian_proto::{ClusterId, Incarnation, NodeId};
+use prost::Message;
+
+use crate::error::MetaError;
+use crate::log::{LogError, read_whole, write_whole};
+
+const IDENTITY_KIND: u8 = 1;
+/// Format of the whole folder. A newer one is refused by name.
+const FORMAT_VERSION: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// Starts of this node so far, the present one included.
+    pub incarnation: Incarnation,
+    /// What the folder's log must hold by now.
+    pub stage: Stage,
+}
+
+/// How far a new member has come. A folder that is behind its stage has lost its log, and with it perhaps a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The cluster is being made here: this member alone begins the group.
+    Founding,
+    /// Let in; the leader may not have sent anything yet.
+    Joining,
+    /// There is a log.
+    Settled,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdentityMessage {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(string, tag = "2")]
+    cluster: String,
+    #[prost(uint64, tag = "3")]
+    node: u64,
+    #[prost(uint64, tag = "4")]
+    incarnation: u64,
+    #[prost(enumeration = "StageNumber", tag = "5")]
+    stage: i32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+enum StageNumber {
+    Unspecified = 0,
+    Founding = 1,
+    Joining = 2,
+    Settled = 3,
+}
+
+#[derive(Clone, Debug)]
+pub struct IdentityFile {
+    path: PathBuf,
+}
+
+impl IdentityFile {
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { path: folder.join("identity") }
+    }
+
+    /// `None` for a folder that belongs to nobody yet.
+    ///
+    /// # Errors
+    /// When the file is damaged or of a newer format.
+    pub fn read(&self) -> Result<Option<Identity>, MetaError> {
+        let Some((kind, payload)) = read_whole(&self.path)? else { return Ok(None) };
+        let damaged =
+            || LogError::Damaged { path: self.path.clone(), position: 0, what: "it is no identity".to_owned() };
+        let message = IdentityMessage::decode(payload.as_slice()).map_err(|_| damaged())?;
+        if message.version > FORMAT_VERSION {
+            let newer = LogError::Newer { path: self.path.clone(), found: message.version, known: FORMAT_VERSION };
+            return Err(newer.into());
+        }
+        let cluster = message.cluster.parse().map_err(|_| damaged())?;
+        let stage = match message.stage() {
+            StageNumber::Founding => Stage::Founding,
+            StageNumber::Joining => Stage::Joining,
+            StageNumber::Settled => Stage::Settled,
+            StageNumber::Unspecified => return Err(damaged().into()),
+        };
+        if kind != IDENTITY_KIND || message.node == 0 {
+            return Err(damaged().into());
+        }
+        Ok(Some(Identity { cluster, node: NodeId(message.node), incarnation: Incarnation(message.incarnation), stage }))
+    }
+
+    /// Returns once it is durable.
+    pub fn save(&self, identity: &Identity) -> Result<(), MetaError> {
+        let stage = match identity.stage {
+            Stage::Founding => StageNumber::Founding,
+            Stage::Joining => StageNumber::Joining,
+            Stage::Settled => StageNumber::Settled,
+        };
+        let message = IdentityMessage {
+            version: FORMAT_VERSION,
+            cluster: identity.cluster.to_string(),
+            node: identity.node.0,
+            incarnation: identity.incarnation.0,
+            stage: stage.into(),
+        };
+        Ok(write_whole(&self.path, IDENTITY_KIND, &message.encode_to_vec())?)
+    }
+
+    /// Counts a start of the node, durably, before anything is done in its name (R3).
+    pub fn count_start(&self, identity: &mut Identity) -> Result<(), MetaError> {
+        identity.incarnation = Incarnation(identity.incarnation.0 + 1);
+        self.save(identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_read_back_and_counts_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = IdentityFile::new(folder.path());
+        assert_eq!(file.read().unwrap(), None);
+        let mut identity =
+            Identity { cluster: ClusterId(77), node: NodeId(3), incarnation: Incarnation(0), stage: Stage::Founding };
+        file.save(&identity).unwrap();
+        file.count_start(&mut identity).unwrap();
+        assert_eq!(file.read().unwrap(), Some(Identity { incarnation: Incarnation(1), ..identity }));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = IdentityMessage { version: 9, cluster: ClusterId(1).to_string(), node: 1, ..Default::default() };
+        write_whole(&folder.path().join("identity"), IDENTITY_KIND, &message.encode_to_vec()).unwrap();
+        let error = IdentityFile::new(folder.path()).read().unwrap_err().to_string();
+        assert!(error.contains("format version 9"), "{error}");
+    }
+}

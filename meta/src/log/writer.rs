@@ -1,0 +1,367 @@
+//! The log as Raft uses it: entries are read from memory, and written by one thread, in order. Appends that wait
+//! together share one sync. After a failed write or sync nothing more is written: what the disk holds is unknown, and a
+//! retry could report as durable what is not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::{CatalogImage, Entry, EntryId, ImageFile, LogError, LogFiles, Vote, VoteFile};
+
+/// Called once the write is durable, or with the reason why it is not.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Cheap to clone; clones are the same log.
+#[derive(Clone)]
+pub struct LogStore(Arc<Inner>);
+
+struct Inner {
+    memory: Mutex<Memory>,
+    operations: Mutex<Sender<Operation>>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// All since the last purge: some 10,000 x a few hundred bytes.
+    entries: BTreeMap<u64, Entry>,
+    purged: Option<EntryId>,
+    vote: Option<Vote>,
+}
+
+enum Operation {
+    Append(Vec<Entry>, Done),
+    Truncate(u64, Done),
+    Purge(EntryId, Done),
+    Vote(Vote, Done),
+    /// Ends the thread.
+    Close(Done),
+}
+
+/// What a folder held.
+pub struct Opened {
+    pub store: LogStore,
+    pub image: Option<CatalogImage>,
+    pub image_file: ImageFile,
+    /// Bytes of a torn append that were cut off.
+    pub torn_bytes: u64,
+}
+
+impl LogStore {
+    /// Opens the files in `folder` and starts the writing thread.
+    ///
+    /// # Errors
+    /// When a file is damaged, or files do not belong together.
+    pub fn open(folder: &Path) -> Result<Opened, LogError> {
+        let vote_file = VoteFile::new(folder);
+        let image_file = ImageFile::new(folder);
+        let (files, recovered) = LogFiles::open(&folder.join("log"))?;
+        let (vote, image) = (vote_file.read()?, image_file.read()?);
+        let has_log = !recovered.entries.is_empty() || recovered.previous.is_some();
+        if vote.is_none() && has_log {
+            return Err(LogError::damaged(vote_file.path(), 0, "it is missing, but there is a log"));
+        }
+        check_covered(&image_file, image.as_ref(), recovered.previous)?;
+
+        let torn_bytes = recovered.torn_bytes;
+        let memory = Memory { entries: recovered.entries, purged: recovered.previous, vote };
+        let (sender, receiver) = channel();
+        let writer = Writer { files, vote_file, failed: None };
+        thread::Builder::new()
+            .name("meta-log".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(LogError::io("start the writer of", folder))?;
+        let store = Self(Arc::new(Inner { memory: Mutex::new(memory), operations: Mutex::new(sender) }));
+        Ok(Opened { store, image, image_file, torn_bytes })
+    }
+
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.memory().vote
+    }
+
+    /// The last entry that was purged, and the last one there is.
+    #[must_use]
+    pub fn bounds(&self) -> (Option<EntryId>, Option<EntryId>) {
+        let memory = self.memory();
+        let last = memory.entries.last_key_value().map(|(_, entry)| entry.id);
+        (memory.purged, last.or(memory.purged))
+    }
+
+    /// Entries of `range` in order, as many as fit `bytes_max`, at least one.
+    #[must_use]
+    pub fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Vec<Entry> {
+        let memory = self.memory();
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for (_, entry) in memory.entries.range(range) {
+            bytes += entry.payload_bytes();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        entries
+    }
+
+    /// Entries are readable when this returns, and durable when `done` is called.
+    pub fn append(&self, entries: Vec<Entry>, done: Done) {
+        self.memory().entries.extend(entries.iter().map(|entry| (entry.id.index, entry.clone())));
+        self.send(Operation::Append(entries, done));
+    }
+
+    /// Removes the entry of `index` and all after it.
+    pub async fn truncate(&self, index: u64) -> io::Result<()> {
+        self.memory().entries.split_off(&index);
+        self.wait(|done| Operation::Truncate(index, done)).await
+    }
+
+    /// Removes all entries up to `upto`, which need not be in the log.
+    pub async fn purge(&self, upto: EntryId) -> io::Result<()> {
+        {
+            let mut memory = self.memory();
+            memory.entries = memory.entries.split_off(&(upto.index + 1));
+            memory.purged = memory.purged.max(Some(upto));
+        }
+        self.wait(|done| Operation::Purge(upto, done)).await
+    }
+
+    pub async fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.wait(|done| Operation::Vote(vote, done)).await?;
+        self.memory().vote = Some(vote);
+        Ok(())
+    }
+
+    /// Ends the thread, once all before it is written.
+    pub async fn close(&self) {
+        // Only a thread that has ended already does not answer.
+        let _ = self.wait(Operation::Close).await;
+    }
+
+    async fn wait(&self, operation: impl FnOnce(Done) -> Operation) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        // Nobody waits any more when the receiver is gone.
+        self.send(operation(Box::new(|result| drop(sender.send(result)))));
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn send(&self, operation: Operation) {
+        let sent = self.0.operations.lock().unwrap_or_else(PoisonError::into_inner).send(operation);
+        if let Err(unsent) = sent {
+            unsent.0.answer(&Err(closed()));
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")
+}
+
+/// The log must begin where the image ends, or before.
+fn check_covered(file: &ImageFile, image: Option<&CatalogImage>, before_log: Option<EntryId>) -> Result<(), LogError> {
+    let Some(before) = before_log else { return Ok(()) };
+    let covered = image.and_then(|image| image.last);
+    if covered.is_none_or(|covered| covered.index < before.index) {
+        let what = format!("it is missing or old: the log begins after entry {}", before.index);
+        return Err(LogError::damaged(file.path(), 0, what));
+    }
+    Ok(())
+}
+
+impl Entry {
+    fn payload_bytes(&self) -> usize {
+        match &self.payload {
+            super::Payload::Command(bytes) => bytes.len() + 64,
+            super::Payload::Blank | super::Payload::Members(_) => 256,
+        }
+    }
+}
+
+impl Operation {
+    fn answer(self, result: &io::Result<()>) {
+        let (Self::Append(_, done)
+        | Self::Truncate(_, done)
+        | Self::Purge(_, done)
+        | Self::Vote(_, done)
+        | Self::Close(done)) = self;
+        done(copy(result));
+    }
+}
+
+fn copy(result: &io::Result<()>) -> io::Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}
+
+struct Writer {
+    files: LogFiles,
+    vote_file: VoteFile,
+    failed: Option<String>,
+}
+
+impl Writer {
+    fn run(mut self, operations: &Receiver<Operation>) {
+        let mut next = operations.recv().ok();
+        while let Some(operation) = next.take() {
+            match operation {
+                Operation::Append(entries, done) => next = self.append_waiting(entries, done, operations),
+                Operation::Truncate(index, done) => {
+                    let result = self.attempt(|writer| writer.files.truncate(index));
+                    done(result);
+                }
+                Operation::Purge(upto, done) => {
+                    let result = self.attempt(|writer| writer.files.purge(upto));
+                    done(result);
+                }
+                Operation::Vote(vote, done) => {
+                    let result = self.attempt(|writer| writer.vote_file.save(vote));
+                    done(result);
+                }
+                Operation::Close(done) => {
+                    // The files are closed before the answer: the next owner may open them at once.
+                    drop(self.files);
+                    done(Ok(()));
+                    return;
+                }
+            }
+            next = next.or_else(|| operations.recv().ok());
+        }
+    }
+
+    /// Appends, together with the appends that wait; returns the operation after them.
+    fn append_waiting(
+        &mut self,
+        mut entries: Vec<Entry>,
+        done: Done,
+        operations: &Receiver<Operation>,
+    ) -> Option<Operation> {
+        let mut waiting = vec![done];
+        let mut next = None;
+        while let Ok(operation) = operations.try_recv() {
+            match operation {
+                Operation::Append(more, done) => {
+                    entries.extend(more);
+                    waiting.push(done);
+                }
+                other => {
+                    next = Some(other);
+                    break;
+                }
+            }
+        }
+        let result = self.attempt(|writer| writer.files.append(&entries));
+        for done in waiting {
+            done(copy(&result));
+        }
+        next
+    }
+
+    fn attempt(&mut self, write: impl FnOnce(&mut Self) -> Result<(), LogError>) -> io::Result<()> {
+        if let Some(reason) = &self.failed {
+            return Err(io::Error::other(format!("an earlier write failed: {reason}")));
+        }
+        write(self).map_err(|error| {
+            error!(%error, "the meta log cannot be written any more");
+            self.failed = Some(error.to_string());
+            io::Error::other(error.to_string())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Payload;
+    use super::*;
+
+    fn entry(index: u64) -> Entry {
+        Entry { id: EntryId { term: 1, node: 1, index }, payload: Payload::Command(vec![1; 100]) }
+    }
+
+    async fn append(store: &LogStore, entries: Vec<Entry>) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        store.append(entries, Box::new(|result| drop(sender.send(result))));
+        receiver.await.unwrap()
+    }
+
+    fn vote() -> Vote {
+        Vote { term: 1, node: 1, committed: true }
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap().store;
+        store.save_vote(vote()).await.unwrap();
+        append(&store, (0..10).map(entry).collect()).await.unwrap();
+        store.truncate(8).await.unwrap();
+        store.close().await;
+        let opened = LogStore::open(folder.path()).unwrap();
+        assert_eq!(opened.store.vote(), Some(vote()));
+        assert_eq!(opened.store.bounds(), (None, Some(entry(7).id)));
+        assert_eq!(opened.store.entries(3..5, usize::MAX), [entry(3), entry(4)]);
+        assert_eq!(opened.store.entries(3..8, 200).len(), 1, "at least one, however long");
+    }
+
+    #[tokio::test]
+    async fn a_purged_log_needs_the_image_that_covers_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap().store;
+        store.save_vote(vote()).await.unwrap();
+        append(&store, (0..10).map(entry).collect()).await.unwrap();
+        store.purge(entry(20).id).await.unwrap();
+        assert_eq!(store.bounds(), (Some(entry(20).id), Some(entry(20).id)));
+        store.close().await;
+        let error = LogStore::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("image is damaged"), "{error}");
+        let file = ImageFile::new(folder.path());
+        file.save(&CatalogImage { last: Some(entry(20).id), ..CatalogImage::default() }).unwrap();
+        assert!(LogStore::open(folder.path()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_vote_is_gone_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap().store;
+        store.save_vote(vote()).await.unwrap();
+        append(&store, vec![entry(0)]).await.unwrap();
+        store.close().await;
+        std::fs::remove_file(folder.path().join("vote")).unwrap();
+        let error = LogStore::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("vote is damaged") && error.contains("missing"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_write_nothing_more_is_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap().store;
+        store.save_vote(vote()).await.unwrap();
+        append(&store, vec![entry(0)]).await.unwrap();
+        // The vote's neighbour is a folder now: it cannot be written.
+        std::fs::create_dir(folder.path().join("vote.new")).unwrap();
+        assert!(store.save_vote(Vote { term: 2, ..vote() }).await.is_err());
+        std::fs::remove_dir(folder.path().join("vote.new")).unwrap();
+        assert!(append(&store, vec![entry(1)]).await.is_err());
+        assert!(store.save_vote(vote()).await.is_err());
+        assert_eq!(store.vote(), Some(vote()));
+    }
+
+    #[tokio::test]
+    async fn a_closed_log_answers_with_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LogStore::open(folder.path()).unwrap().store;
+        store.close().await;
+        assert!(store.save_vote(vote()).await.is_err());
+    }
+}

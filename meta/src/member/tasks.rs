@@ -1,0 +1,230 @@
+//! What a member does all the time: it tells the cluster of its start, sends the leader heartbeats, and finds members
+//! that have moved.
+
+use std::time::Duration;
+
+use meridian_client::cluster::MetaClient;
+use meridian_proto::command::{Command, Reply};
+use meridian_proto::wire::meta_client::MetaClient as WireClient;
+use meridian_proto::{NodeId, ProducerId, Refusal, Sequence, wire};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, error};
+
+use super::{MemberOptions, Shared};
+use crate::catalog::Proposal;
+use crate::error::MetaError;
+use crate::identity::{Identity, Stage};
+use crate::leader::{self, HEARTBEAT, Sign};
+use crate::raft::{Failure, Group};
+use crate::service::{Phase, Running};
+
+/// Longest wait for one attempt to tell the cluster of this start.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after an attempt that failed.
+const ANNOUNCE_AGAIN: Duration = Duration::from_millis(50);
+/// How often peers are asked who they are while there is no leader.
+const DISCOVER: Duration = Duration::from_millis(500);
+/// A member that heard its leader within it knows where the others are.
+const LEADER_SILENCE: Duration = Duration::from_secs(1);
+
+impl Shared {
+    pub(super) fn start_tasks(&self, running: &Running, identity: Identity) {
+        let group = running.group.clone();
+        let observed = std::sync::Arc::clone(&running.observed);
+        self.keep(tokio::spawn(leader::run(group, observed, self.options.voters_max)));
+        self.keep(tokio::spawn(report(running.clone(), identity, self.options.channels.clone())));
+        let discovery = Discovery { group: running.group.clone(), identity, options: self.options.clone() };
+        self.keep(tokio::spawn(discovery.run(self.phase.clone())));
+    }
+
+    /// Tells the cluster that this process has started, until it has heard it (R3).
+    pub(super) async fn announce(&self, group: &Group, identity: Identity) -> Result<(), MetaError> {
+        let start = Command::StartNode {
+            node: identity.node,
+            incarnation: identity.incarnation,
+            address: self.options.address.clone(),
+            sql_address: self.options.sql_address.clone(),
+            shards: 0,
+        };
+        loop {
+            let announced = if group.reign().is_some() {
+                self.announce_as_leader(group, identity, &start).await
+            } else {
+                self.announce_to_leader(group, &start).await
+            };
+            match announced {
+                Ok(()) => return Ok(()),
+                Err(Refusal::Unavailable(reason)) => debug!(reason, "the cluster has not heard of this start yet"),
+                Err(refusal) => return Err(MetaError::Refused(refusal)),
+            }
+            tokio::time::sleep(ANNOUNCE_AGAIN).await;
+        }
+    }
+
+    /// Only to a leader that was heard from: at the peers' addresses there may be another cluster, where this node's
+    /// id is somebody else's.
+    async fn announce_to_leader(&self, group: &Group, start: &Command) -> Result<(), Refusal> {
+        let leader = group.leader_address();
+        if leader.is_empty() || !group.is_current(LEADER_SILENCE) {
+            return Err(Refusal::Unavailable("no leader was heard".to_owned()));
+        }
+        let meta = MetaClient::new(self.options.channels.clone(), vec![leader]);
+        meta.propose(start.clone(), Instant::now() + ANNOUNCE_TIMEOUT).await.map(|_| ())
+    }
+
+    async fn announce_as_leader(&self, group: &Group, identity: Identity, start: &Command) -> Result<(), Refusal> {
+        // A leader may be elected and not have applied what was before.
+        let caught_up = async {
+            let confirmed = group.confirm().await?;
+            group.wait_applied(confirmed.index).await
+        };
+        // It may be deposed meanwhile: then another one is told.
+        let late = |_| Refusal::Unavailable("no quorum in time".to_owned());
+        tokio::time::timeout(ANNOUNCE_TIMEOUT, caught_up).await.map_err(late)?.map_err(unavailable)?;
+        let is_new = group.read(|state| !state.catalog.gave_node_id(identity.node));
+        if identity.stage == Stage::Founding && is_new {
+            match propose(group, Command::JoinNode(self.join_command())).await? {
+                Reply::Node(node) if node == identity.node => {}
+                reply => return Err(Refusal::Protocol(format!("the founder's join came to {reply:?}"))),
+            }
+        }
+        propose(group, start.clone()).await.map(|_| ())
+    }
+}
+
+async fn propose(group: &Group, command: Command) -> Result<Reply, Refusal> {
+    let proposal = Proposal { producer: ProducerId(0), sequence: Sequence(0), command };
+    match tokio::time::timeout(ANNOUNCE_TIMEOUT, group.propose(&proposal)).await {
+        Ok(Ok((answer, _))) => answer.outcome,
+        Ok(Err(failure)) => Err(unavailable(failure)),
+        Err(_) => Err(Refusal::Unavailable("no quorum in time".to_owned())),
+    }
+}
+
+fn unavailable(failure: Failure) -> Refusal {
+    match failure {
+        Failure::NotLeader(leader) => Refusal::Unavailable(format!("the meta leader is at \"{leader}\"")),
+        Failure::Unavailable(reason) => Refusal::Unavailable(reason),
+    }
+}
+
+/// Sends heartbeats to whoever leads.
+async fn report(running: Running, identity: Identity, channels: meridian_client::cluster::Channels) {
+    let group = &running.group;
+    loop {
+        if group.reign().is_some() {
+            running.observed.note(identity.node, own_sign(group, identity));
+        } else if let Some(leader) = group.leader()
+            && leader != identity.node
+            && let Some(address) = group.address_of(leader)
+        {
+            report_to(group, identity, leader, WireClient::new(channels.channel(&address))).await;
+        }
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+fn own_sign(group: &Group, identity: Identity) -> Sign {
+    Sign {
+        at: Instant::now(),
+        was_heard: true,
+        incarnation: identity.incarnation,
+        catalog_version: group.read(|state| state.catalog.version()),
+        disk_free_bytes: 0,
+        disk_used_bytes: 0,
+    }
+}
+
+/// Heartbeats to one leader, until it is none any more.
+async fn report_to(
+    group: &Group,
+    identity: Identity,
+    leader: NodeId,
+    mut client: WireClient<tonic::transport::Channel>,
+) {
+    let (sender, receiver) = mpsc::channel(1);
+    let report = || wire::NodeReport {
+        node: identity.node.0,
+        incarnation: identity.incarnation.0,
+        catalog_version: group.read(|state| state.catalog.version()).0,
+        disk_free_bytes: 0,
+        disk_used_bytes: 0,
+    };
+    // The channel is empty and has room for one.
+    let _ = sender.try_send(report());
+    let Ok(Ok(answer)) = tokio::time::timeout(ANNOUNCE_TIMEOUT, client.report(ReceiverStream::new(receiver))).await
+    else {
+        return;
+    };
+    let mut orders = answer.into_inner();
+    while group.leader() == Some(leader) {
+        match tokio::time::timeout(ANNOUNCE_TIMEOUT, orders.message()).await {
+            Ok(Ok(Some(_))) => {}
+            _ => return,
+        }
+        tokio::time::sleep(HEARTBEAT).await;
+        if sender.send(report()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// While no leader is heard, asks the peers' addresses who is there: all members may have moved at once, this one may
+/// have been removed, or it was sent to another cluster.
+struct Discovery {
+    group: Group,
+    identity: Identity,
+    options: MemberOptions,
+}
+
+impl Discovery {
+    async fn run(self, phase: watch::Sender<Phase>) {
+        loop {
+            tokio::time::sleep(DISCOVER).await;
+            if self.group.is_current(LEADER_SILENCE) {
+                continue;
+            }
+            let mut addresses: Vec<String> =
+                self.options.peers.iter().filter(|peer| **peer != self.options.address).cloned().collect();
+            let mut asked = 0;
+            while let Some(peer) = addresses.get(asked).cloned() {
+                asked += 1;
+                let mut client = WireClient::new(self.options.channels.channel(&peer));
+                let answer = tokio::time::timeout(ANNOUNCE_TIMEOUT, client.status(wire::StatusRequest {})).await;
+                let Ok(Ok(status)) = answer else { continue };
+                let status = status.into_inner();
+                if let Err(reason) = self.learn(&peer, &status) {
+                    error!(peer, reason, "this access node cannot go on");
+                    phase.send_replace(Phase::Failed(reason));
+                    return;
+                }
+                // The leader may have come after this node's list of peers was written.
+                let leader = status.leader_address;
+                let is_new = leader != self.options.address && !addresses.contains(&leader);
+                if is_new && !leader.is_empty() {
+                    addresses.push(leader);
+                }
+            }
+        }
+    }
+
+    fn learn(&self, peer: &str, status: &wire::StatusResponse) -> Result<(), String> {
+        let own = self.group.cluster().to_string();
+        if status.cluster_id.is_empty() {
+            return Ok(());
+        }
+        if status.cluster_id != own {
+            return Err(format!("this folder is of cluster {own}, but {peer} is of cluster {}", status.cluster_id));
+        }
+        self.group.learn_address(NodeId(status.node), peer);
+        // A leader of an older term may not know of this node yet.
+        let leads_now = status.leader == status.node && status.term >= self.group.term();
+        let is_known = status.nodes.iter().filter_map(|node| node.node.as_ref()).any(|n| n.id == self.identity.node.0);
+        if leads_now && !is_known && self.identity.stage == Stage::Settled {
+            return Err(format!("node {} does not exist in its cluster any more: it was removed", self.identity.node));
+        }
+        Ok(())
+    }
+}
