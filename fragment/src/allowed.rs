@@ -38,8 +38,7 @@ pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
 #[must_use]
 pub fn is_pushable(node: &dyn ExecutionPlan) -> bool {
     !node.is::<ChunkScanExec>() && check_operator(node).is_ok() && check_functions(node).is_ok() && {
-        let one_partition =
-            node.children().iter().all(|child| child.output_partitioning().partition_count() == 1);
+        let one_partition = node.children().iter().all(|child| child.output_partitioning().partition_count() == 1);
         one_partition || works_per_partition(node)
     }
 }
@@ -86,7 +85,7 @@ fn check_functions(node: &dyn ExecutionPlan) -> Result<()> {
             return unknown_function(expr.fun().name());
         }
     }
-    let mut check = |root: &Arc<dyn PhysicalExpr>| root.apply(|expr| check_expression(expr));
+    let mut check = |root: &Arc<dyn PhysicalExpr>| root.apply(check_expression);
     node.apply_expressions(&mut check)?;
     Ok(())
 }

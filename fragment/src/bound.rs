@@ -152,35 +152,39 @@ fn literal(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
     expr.downcast_ref::<Literal>().map(Literal::value).filter(|value| !value.is_null()).cloned()
 }
 
-/// Zero has two signs that SQL holds equal; the ends take both in.
 fn low_end(value: ScalarValue) -> ScalarValue {
-    match value {
-        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(-0.0)),
-        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(-0.0)),
-        value => value,
-    }
+    with_zero(value, -0.0)
 }
 
 fn high_end(value: ScalarValue) -> ScalarValue {
+    with_zero(value, 0.0)
+}
+
+/// Zero has two signs that SQL holds equal; an end at zero takes the one that lets both in.
+fn with_zero(value: ScalarValue, zero: f32) -> ScalarValue {
     match value {
-        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(0.0)),
-        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(0.0)),
+        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(f64::from(zero))),
+        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(zero)),
         value => value,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
     use datafusion::physical_expr::expressions::{binary, col, in_list, lit};
 
     use super::*;
-    use arrow::datatypes::{DataType, Field, Schema};
 
     fn schema() -> Schema {
         Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Float64, true)])
     }
 
-    fn compare(column: &str, operator: Operator, value: impl datafusion::logical_expr::Literal) -> Arc<dyn PhysicalExpr> {
+    fn compare(
+        column: &str,
+        operator: Operator,
+        value: impl datafusion::logical_expr::Literal,
+    ) -> Arc<dyn PhysicalExpr> {
         binary(col(column, &schema()).unwrap(), operator, lit(value), &schema()).unwrap()
     }
 
@@ -190,8 +194,10 @@ mod tests {
 
     fn check(predicate: &Arc<dyn PhysicalExpr>, expected: &[(usize, Option<i64>, Option<i64>)]) {
         let int = |value: Option<i64>| value.map(|value| ScalarValue::Int64(Some(value)));
-        let expected: Vec<_> =
-            expected.iter().map(|(column, min, max)| Bound { column: *column, min: int(*min), max: int(*max) }).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(column, min, max)| Bound { column: *column, min: int(*min), max: int(*max) })
+            .collect();
         // The predicate's column 0 is the table's column 3.
         assert_eq!(bounds_of(predicate, &[3, 4]), expected, "{predicate}");
     }

@@ -8,7 +8,9 @@ use arrow::datatypes::Schema;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
@@ -95,7 +97,7 @@ impl PhysicalProtoConverterExtension for Guard {
         schema: &Schema,
         context: &PhysicalPlanDecodeContext<'_>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        self.default_proto_to_physical_expr(node, schema, context)
+        self.default_proto_to_physical_expr(node, schema, context).map(|expr| checked(&expr).unwrap_or(expr))
     }
 
     fn physical_expr_to_proto(
@@ -107,12 +109,25 @@ impl PhysicalProtoConverterExtension for Guard {
     }
 }
 
+/// Arithmetic that fails on overflow, as SQL's does. The message has no place for that flag, so that a plan which had it
+/// would silently wrap around on the shard.
+fn checked(expr: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+    let binary = expr.downcast_ref::<BinaryExpr>()?;
+    if !matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) {
+        return None;
+    }
+    // A chain of one operator was built below our sight, as one message.
+    let side = |side: &Arc<dyn PhysicalExpr>| checked(side).unwrap_or_else(|| Arc::clone(side));
+    let binary = BinaryExpr::new(side(binary.left()), *binary.op(), side(binary.right()));
+    Some(Arc::new(binary.with_fail_on_overflow(true)))
+}
+
 fn check_kind(node: &PhysicalPlanNode) -> Result<()> {
     use PhysicalPlanType::{Aggregate, Extension, Filter, GlobalLimit, LocalLimit, Projection, Sort};
     match &node.physical_plan_type {
-        Some(
-            Extension(_) | Filter(_) | Projection(_) | Aggregate(_) | Sort(_) | LocalLimit(_) | GlobalLimit(_),
-        ) => Ok(()),
+        Some(Extension(_) | Filter(_) | Projection(_) | Aggregate(_) | Sort(_) | LocalLimit(_) | GlobalLimit(_)) => {
+            Ok(())
+        }
         Some(other) => {
             let text = format!("{other:?}");
             plan_err!("a fragment cannot hold {}", text.split('(').next().unwrap_or_default())
@@ -171,9 +186,10 @@ impl TryFrom<Leaf> for ChunkScanExec {
     fn try_from(leaf: Leaf) -> Result<Self> {
         let Some(schema) = &leaf.schema else { return plan_err!("a chunk scan without a schema") };
         let value = |end: &Option<protobuf::ScalarValue>| end.as_ref().map(ScalarValue::try_from).transpose();
-        let bounds = leaf.bounds.iter().map(|bound| {
-            Ok(Bound { column: bound.column as usize, min: value(&bound.min)?, max: value(&bound.max)? })
-        });
+        let bounds = leaf
+            .bounds
+            .iter()
+            .map(|bound| Ok(Bound { column: bound.column as usize, min: value(&bound.min)?, max: value(&bound.max)? }));
         ChunkScanExec::try_new(
             TableId(leaf.table),
             SchemaVersion(leaf.schema_version),

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::session_state::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 
@@ -40,10 +40,18 @@ pub fn is_known_scalar(function: &ScalarUDF) -> bool {
     FUNCTIONS.scalar.get(function.name()).is_some_and(|known| known.as_ref() == function)
 }
 
-/// Whether a shard knows exactly this aggregate.
+/// Whether a shard knows exactly this aggregate, or the one that this is a variant of for rows that come in order.
+///
+/// What travels is the name: the shard takes the aggregate that puts the rows in order itself, to the same result.
 #[must_use]
 pub fn is_known_aggregate(function: &AggregateUDF) -> bool {
-    FUNCTIONS.aggregate.get(function.name()).is_some_and(|known| known.as_ref() == function)
+    let Some(known) = FUNCTIONS.aggregate.get(function.name()) else { return false };
+    known.as_ref() == function || in_order(known).is_some_and(|variant| variant == *function)
+}
+
+/// What the optimizer replaces an aggregate with when its input has the order of its ORDER BY.
+fn in_order(function: &AggregateUDF) -> Option<AggregateUDF> {
+    function.clone().with_beneficial_ordering(true).ok().flatten()
 }
 
 /// A context that knows the functions, for decoding and running.

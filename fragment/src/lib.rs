@@ -8,11 +8,11 @@
 //!
 //! Modules in order; each uses only those above it.
 
+mod allowed;
 mod bound;
+mod codec;
 mod functions;
 mod leaf;
-mod allowed;
-mod codec;
 
 pub use allowed::{check_allowed, is_pushable};
 pub use bound::{Bound, bounds_of};

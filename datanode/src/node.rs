@@ -1,0 +1,236 @@
+//! A data node's life: its folder, its shards, a new incarnation in meta, then service until it is shut down.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use meridian_client::cluster::Cluster;
+use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
+use meridian_engine::{Shard, ShardOptions};
+use meridian_proto::command::Command;
+use meridian_proto::wire::data_node_server::DataNodeServer;
+use meridian_proto::{CatalogVersion, ClusterId, Incarnation, NodeId, Refusal, ShardId, wire};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::bridge::{Lane, ShardHandle, core_count, end_process, start_shard};
+use crate::identity::{Folder, Identity, IdentityError};
+use crate::office::Office;
+use crate::orders::{Reporter, Sweeper, copies_on};
+use crate::probe::probe_io_uring;
+use crate::scan::shard_runtime;
+use crate::service::Service;
+
+/// One try to tell meta of the new incarnation; tries follow one another until one succeeds.
+const START_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait for requests to end at shutdown.
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
+/// Memory of a shard's scans together, unless said.
+pub const SCAN_BYTES_MAX_DEFAULT: usize = 256 << 20;
+
+/// What a data node is started with.
+pub struct DataNodeOptions {
+    pub directory: PathBuf,
+    /// `host:port` under which other nodes reach this one's service.
+    pub address: String,
+    /// The user's name for it, for logs.
+    pub name: String,
+    /// 0: one per core. A folder that was used before keeps the number it was made with.
+    pub shards: u16,
+    pub cluster: Cluster,
+    pub cluster_id: ClusterId,
+    /// Given by the catalog when it joined.
+    pub node: NodeId,
+    /// Rows in memory per shard before they are flushed; `None`: the engine's default.
+    pub memtable_bytes_max: Option<usize>,
+    /// Memory of a shard's scans together.
+    pub scan_bytes_max: usize,
+}
+
+/// Why a data node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DataNodeError {
+    #[error("{0}")]
+    IoUring(String),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("{0}")]
+    Shard(String),
+    /// The catalog does not take this node's start.
+    #[error("the catalog refused the start of node {node}: {refusal}")]
+    Refused { node: NodeId, refusal: Refusal },
+}
+
+/// A data node that serves.
+pub struct DataNode {
+    identity: Identity,
+    service: Service,
+    shards: Vec<ShardHandle<Shard>>,
+    tasks: Vec<JoinHandle<()>>,
+    // Held as long as the node lives.
+    folder: Folder,
+}
+
+impl DataNode {
+    /// Starts the node; returns when it may serve: its logs are applied and its incarnation is in the catalog.
+    pub async fn start(options: DataNodeOptions) -> Result<Self, DataNodeError> {
+        probe_io_uring().map_err(DataNodeError::IoUring)?;
+        let folder = Folder::lock(&options.directory)?;
+        let identity = folder.begin(options.cluster_id, options.node, wanted_shards(options.shards))?;
+        if options.shards != 0 && options.shards != identity.shards {
+            warn!(wanted = options.shards, kept = identity.shards, "the folder keeps its number of shards");
+        }
+        let shards = start_shards(&options, &identity).await?;
+        let version = announce(&options, &identity).await;
+        let version = match version {
+            Ok(version) => version,
+            Err(error) => {
+                stop_shards(&shards).await;
+                return Err(error);
+            }
+        };
+        let node = Self::assemble(options, identity, shards, folder)?;
+        info!(node = %identity.node, incarnation = %identity.incarnation, shards = identity.shards, %version, "serving");
+        Ok(node)
+    }
+
+    fn assemble(
+        options: DataNodeOptions,
+        identity: Identity,
+        shards: Vec<ShardHandle<Shard>>,
+        folder: Folder,
+    ) -> Result<Self, DataNodeError> {
+        let DataNodeOptions { cluster, scan_bytes_max, directory, .. } = options;
+        let Identity { node, incarnation, .. } = identity;
+        let office = Arc::new(Office::new(node, cluster.clone(), shards.clone()));
+        let runtimes = shards.iter().map(|_| shard_runtime(scan_bytes_max)).collect::<Result<_, _>>();
+        let runtimes = runtimes.map_err(|error| DataNodeError::Shard(error.to_string()))?;
+        let service = Service::new(node, incarnation, cluster.clone(), Arc::clone(&office), runtimes);
+        let sweep = Arc::new(Notify::new());
+        let reporter = Reporter { node, incarnation, cluster: cluster.clone(), directory, sweep: Arc::clone(&sweep) };
+        let mut tasks =
+            vec![tokio::spawn(reporter.run()), tokio::spawn(Sweeper { node, cluster, office, sweep }.run())];
+        tasks.extend(shards.iter().map(|shard| tokio::spawn(shard.clone().watch())));
+        Ok(Self { identity, service, shards, tasks, folder })
+    }
+
+    /// The tonic service, for the server of this process.
+    #[must_use]
+    pub fn service(&self) -> DataNodeServer<Service> {
+        DataNodeServer::new(self.service.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.identity.node
+    }
+
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// Shards of the folder, which may be another number than was asked for.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        self.identity.shards
+    }
+
+    pub async fn status(&self) -> wire::DataNodeStatusResponse {
+        self.service.status().await
+    }
+
+    /// Takes nothing new, lets what runs end, closes the shards. What was acknowledged is on disk already.
+    pub async fn shutdown(self) {
+        self.service.drain();
+        for task in &self.tasks {
+            task.abort();
+        }
+        stop_shards(&self.shards).await;
+        info!(node = %self.identity.node, folder = %self.folder.path().display(), "stopped");
+    }
+}
+
+fn wanted_shards(shards: u16) -> u16 {
+    match shards {
+        0 => u16::try_from(core_count()).unwrap_or(u16::MAX),
+        shards => shards,
+    }
+}
+
+async fn start_shards(
+    options: &DataNodeOptions,
+    identity: &Identity,
+) -> Result<Vec<ShardHandle<Shard>>, DataNodeError> {
+    let started = (0..identity.shards).map(|shard| {
+        let shard_options = shard_options(options, ShardId(shard));
+        async move {
+            let open = move || async move { Shard::open(shard_options).await.map_err(|error| error.to_string()) };
+            let (handle, report) = start_shard(ShardId(shard), open).await.map_err(DataNodeError::Shard)?;
+            info!(shard, ?report, "shard opened");
+            end_with(&handle).await?;
+            Ok::<_, DataNodeError>(handle)
+        }
+    });
+    try_join_all(started).await
+}
+
+/// A shard whose log can no longer be trusted, as after a failed sync, takes the process with it: never a retry.
+async fn end_with(handle: &ShardHandle<Shard>) -> Result<(), DataNodeError> {
+    let shard = handle.shard();
+    let watched = handle.submit(Lane::Control, move |owned: Shard| async move {
+        let error = owned.failed().await;
+        end_process(&format!("shard {shard} failed: {error}"));
+        #[expect(unreachable_code, reason = "gives the request its type")]
+        Ok(())
+    });
+    watched.await.map(drop).map_err(|refusal| DataNodeError::Shard(refusal.to_string()))
+}
+
+fn shard_options(options: &DataNodeOptions, shard: ShardId) -> ShardOptions {
+    let directory = options.directory.join(format!("shard-{shard}"));
+    let mut shard_options = ShardOptions::new(shard, directory, options.cluster_id, options.node);
+    if let Some(bytes) = options.memtable_bytes_max {
+        shard_options.memtable_bytes_max = bytes;
+    }
+    shard_options
+}
+
+/// Tells the catalog of the new incarnation, which raises the epoch of every chunk that this node leads (R3). Waits as
+/// long as it takes: without meta nothing could be served anyway.
+async fn announce(options: &DataNodeOptions, identity: &Identity) -> Result<CatalogVersion, DataNodeError> {
+    let command = Command::StartNode {
+        node: identity.node,
+        incarnation: identity.incarnation,
+        address: options.address.clone(),
+        sql_address: None,
+        shards: identity.shards,
+    };
+    loop {
+        let proposed = options.cluster.meta.propose(command.clone(), Instant::now() + START_WAIT).await;
+        match proposed {
+            Ok((_, version)) => {
+                // Nobody acts in an epoch given to an earlier incarnation: views from here on name newer ones.
+                let view = options.cluster.catalog.wait_for(version, Instant::now() + START_WAIT).await;
+                match view {
+                    Ok(view) => {
+                        info!(name = options.name, chunks = copies_on(&view, identity.node), "known to the catalog");
+                        return Ok(version);
+                    }
+                    Err(error) => warn!(%error, "the catalog has not arrived yet"),
+                }
+            }
+            Err(Refusal::Unavailable(reason)) => warn!(reason, "the meta group does not answer yet"),
+            Err(refusal) => return Err(DataNodeError::Refused { node: identity.node, refusal }),
+        }
+    }
+}
+
+async fn stop_shards(shards: &[ShardHandle<Shard>]) {
+    join_all(shards.iter().map(|shard| shard.stop(DRAIN_WAIT, |shard: Shard| shard.close()))).await;
+}

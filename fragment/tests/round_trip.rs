@@ -1,0 +1,273 @@
+//! Fragments planned from SQL, encoded, decoded and run, give the rows that DataFusion gives without us; foreign
+//! operators and damaged bytes are refused.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::util::pretty::pretty_format_batches;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Result, assert_contains};
+use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
+use datafusion::prelude::{SessionConfig, SessionContext, col};
+use futures::executor::block_on;
+use meridian_fragment::{Bound, ChunkScanExec, ChunkSource, check_allowed, decode, encode, is_pushable, leaf_of};
+use meridian_proto::types::SQL_TYPE_KEY;
+use meridian_proto::{SchemaVersion, SqlType, TableId};
+
+/// Rows of a table, in batches.
+struct Rows(Vec<RecordBatch>);
+
+impl ChunkSource for Rows {
+    fn open(&self, projection: &[usize], _bounds: &[Bound]) -> Result<SendableRecordBatchStream> {
+        let batches: Vec<_> = self.0.iter().map(|batch| batch.project(projection)).collect::<Result<_, _>>()?;
+        let schema = Arc::new(self.0[0].schema().project(projection)?);
+        let stream = futures::stream::iter(batches.into_iter().map(Ok));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+/// A table whose scan is our leaf.
+#[derive(Debug)]
+struct LeafTable(SchemaRef);
+
+#[async_trait::async_trait]
+impl TableProvider for LeafTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.0.fields().len()).collect());
+        let leaf = ChunkScanExec::try_new(TableId(16384), SchemaVersion(1), self.schema(), projection, Vec::new())?;
+        Ok(Arc::new(leaf))
+    }
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        SqlType::Timestamptz.field("time", false),
+        SqlType::Varchar(Some(20)).field("host", true),
+        SqlType::Float8.field("v", true),
+        SqlType::Int8.field("n", true),
+    ]))
+}
+
+fn batch(start: i64, rows: i64) -> RecordBatch {
+    let numbers = || start..start + rows;
+    let times = TimestampMicrosecondArray::from_iter_values(numbers().map(|i| i * 60_000_000)).with_timezone("UTC");
+    let hosts: StringArray = numbers().map(|i| (i % 7 != 0).then(|| format!("host_{}", i % 5))).collect();
+    let values: Float64Array = numbers().map(|i| (i % 11 != 0).then_some((i * 37 % 100) as f64)).collect();
+    let counts: Int64Array = numbers().map(Some).collect();
+    let columns: Vec<ArrayRef> = vec![Arc::new(times), Arc::new(hosts), Arc::new(values), Arc::new(counts)];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+fn batches() -> Vec<RecordBatch> {
+    vec![batch(0, 500), batch(500, 1), batch(501, 300)]
+}
+
+fn context(partitions: usize) -> SessionContext {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(partitions));
+    // As a gateway's session does: some take the place of DataFusion's.
+    meridian_hyperfunctions::scalar_functions()
+        .iter()
+        .for_each(|function| context.register_udf(function.as_ref().clone()));
+    for function in meridian_hyperfunctions::aggregate_functions() {
+        context.register_udaf(function.as_ref().clone());
+    }
+    context
+}
+
+fn plan(sql: &str) -> Arc<dyn ExecutionPlan> {
+    let context = context(1);
+    context.register_table("t", Arc::new(LeafTable(schema()))).unwrap();
+    block_on(async { context.sql(sql).await.unwrap().create_physical_plan().await.unwrap() })
+}
+
+fn expected(sql: &str) -> String {
+    let context = context(1);
+    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![batches()]).unwrap())).unwrap();
+    let rows = block_on(async { context.sql(sql).await.unwrap().collect().await.unwrap() });
+    pretty_format_batches(&rows).unwrap().to_string()
+}
+
+fn run(plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+    let source = Arc::new(Rows(batches()));
+    block_on(collect(plan, meridian_fragment::task_context(source, Arc::new(RuntimeEnv::default()), 8192)))
+}
+
+/// The fragment of a statement, over the wire, gives the rows of the statement.
+fn check(sql: &str) -> Arc<dyn ExecutionPlan> {
+    let plan = plan(sql);
+    let decoded = decode(&encode(&plan).unwrap()).unwrap();
+    let show = |plan: &Arc<dyn ExecutionPlan>| displayable(plan.as_ref()).indent(false).to_string();
+    assert_eq!(show(&decoded), show(&plan));
+    let rows = run(Arc::clone(&decoded)).unwrap();
+    assert_eq!(pretty_format_batches(&rows).unwrap().to_string(), expected(sql), "{sql}");
+    decoded
+}
+
+#[test]
+fn statements_give_the_same_rows_over_the_wire() {
+    check("select * from t");
+    check("select v, time from t where v > 50 and host = 'host_1'");
+    check("select n * 2 as twice, upper(host) as host from t where host in ('host_1', 'host_2', 'host_3', 'host_4')");
+    check("select count(*), sum(v), avg(n), min(time), max(time) from t");
+    check("select host, date_bin(interval '1 hour', time) as hour, avg(v) from t group by 1, 2 order by 1, 2");
+    check("select host, count(distinct v), stddev(v) from t group by host order by host");
+    check("select * from t order by v desc nulls last, time limit 10");
+    check("select * from t where n >= 490 limit 20");
+    check("select case when v is null then -1 else v end as v from t where not (host like 'host_1%') limit 7 offset 3");
+    check("select array_agg(n order by n) from t where n between 5 and 9");
+}
+
+#[test]
+fn a_leaf_is_shown_with_its_columns_and_bounds() {
+    let decoded = check("select v from t where n >= 5 and n < 9");
+    let shown = displayable(decoded.as_ref()).indent(false).to_string();
+    assert_contains!(shown, "ChunkScan: table=16384, columns=[v, n], bounds=[n >= 5, n <= 9]");
+    let leaf = leaf_of(&decoded).unwrap();
+    assert_eq!((leaf.table(), leaf.schema_version()), (TableId(16384), SchemaVersion(1)));
+    assert_eq!(*leaf.table_schema(), schema());
+}
+
+#[test]
+fn fields_remember_their_sql_type() {
+    let decoded = decode(&encode(&plan("select host, time from t")).unwrap()).unwrap();
+    let leaf = leaf_of(&decoded).unwrap();
+    // The leaf has the columns in the table's order, the operators above it have them in the statement's.
+    for schema in [leaf.schema(), decoded.schema()] {
+        let host = schema.field_with_name("host").unwrap();
+        assert_eq!(host.metadata()[SQL_TYPE_KEY], "character varying(20)");
+    }
+}
+
+#[test]
+fn arithmetic_fails_on_overflow() {
+    let decoded = decode(&encode(&plan("select n + 1 + 9223372036854775807 from t")).unwrap()).unwrap();
+    assert_contains!(run(decoded).unwrap_err().to_string(), "verflow");
+}
+
+#[test]
+fn a_foreign_operator_is_refused_by_name() {
+    let refused = |plan: &Arc<dyn ExecutionPlan>, name: &str| {
+        assert_contains!(check_allowed(plan).unwrap_err().to_string(), name);
+        assert_contains!(encode(plan).unwrap_err().to_string(), name);
+    };
+    let coalesce: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(plan("select * from t")));
+    assert!(!is_pushable(coalesce.as_ref()));
+    refused(&coalesce, "CoalescePartitionsExec");
+    refused(&plan("select a.n from t a join t b on a.n = b.n"), "HashJoin");
+    refused(&plan("select row_number() over (order by n) from t"), "WindowAgg");
+}
+
+#[test]
+fn foreign_bytes_are_refused_by_name() {
+    let foreign = block_on(async {
+        let context = context(1);
+        context.sql("select 1 as one union all select 2").await.unwrap().create_physical_plan().await.unwrap()
+    });
+    let bytes = datafusion_proto::bytes::physical_plan_to_bytes(foreign).unwrap();
+    assert_contains!(decode(&bytes).unwrap_err().to_string(), "Union");
+}
+
+#[test]
+fn an_unknown_function_is_refused_by_name() {
+    use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+    let function = create_udf(
+        "only_here",
+        vec![arrow::datatypes::DataType::Int64],
+        arrow::datatypes::DataType::Int64,
+        Volatility::Immutable,
+        Arc::new(|args: &[ColumnarValue]| Ok(args[0].clone())),
+    );
+    let context = context(1);
+    context.register_table("t", Arc::new(LeafTable(schema()))).unwrap();
+    context.register_udf(function);
+    let sql = "select only_here(n) from t";
+    let plan = block_on(async { context.sql(sql).await.unwrap().create_physical_plan().await.unwrap() });
+    assert_contains!(encode(&plan).unwrap_err().to_string(), "only_here");
+    assert!(!is_pushable(plan.as_ref()));
+}
+
+#[test]
+fn operators_that_need_one_partition_are_pushable_over_one() {
+    for sql in [
+        "select n from t where n > 1",
+        "select n + 1 from t",
+        "select count(*) from t",
+        "select * from t order by n limit 3",
+        "select * from t where n > 3 limit 3",
+    ] {
+        assert!(is_pushable(plan(sql).as_ref()), "{sql}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_where_it_is_made() {
+    let context = context(1);
+    context.register_table("t", Arc::new(LeafTable(schema()))).unwrap();
+    let nested = (0..120).fold(col("n"), |expression, _| col("n") + expression);
+    let plan = block_on(async {
+        let frame = context.table("t").await.unwrap().select(vec![nested]).unwrap();
+        frame.create_physical_plan().await.unwrap()
+    });
+    match encode(&plan) {
+        Ok(bytes) => assert!(decode(&bytes).is_ok()),
+        Err(error) => {
+            assert_contains!(error.to_string(), "cannot be decoded");
+        }
+    }
+}
+
+#[test]
+fn damaged_bytes_give_an_error_or_another_allowed_plan() {
+    let sql = "select host, avg(v) from t where n > 5 and host like 'h%' group by host order by 2 limit 3";
+    let bytes = encode(&plan(sql)).unwrap();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    for length in 0..bytes.len() {
+        let _ = decode(&bytes[..length]);
+    }
+    for at in 0..bytes.len() {
+        for flip in [0x01, 0x10, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            if let Ok(plan) = decode(&damaged) {
+                check_allowed(&plan).unwrap();
+            }
+        }
+    }
+    let mut state = 1u64;
+    for _ in 0..2000 {
+        let noise: Vec<u8> = (0..64)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as u8
+            })
+            .collect();
+        let _ = decode(&noise);
+    }
+    std::panic::set_hook(hook);
+}
