@@ -1,19 +1,28 @@
 //! What all sessions of one access node share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use datafusion::execution::runtime_env::RuntimeEnv;
-use meridian_client::cluster::Cluster;
-use meridian_client::cluster::transaction::Transactions;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, TaskContext};
+use meridian_client::cluster::{Cluster, Transactions};
 use meridian_proto::NodeId;
 
 use crate::error::SqlError;
+use crate::exec::rules::push_down::PushDown;
+use crate::sql::plan::base_state;
 
+/// One per access node.
 pub struct GatewayContext {
     pub cluster: Cluster,
     pub transactions: Transactions,
     pub node: NodeId,
     pub runtime: Arc<RuntimeEnv>,
+    /// Functions, options and rules that every statement starts from.
+    pub(crate) base: SessionState,
+    /// What every plan is executed with.
+    pub(crate) tasks: Arc<TaskContext>,
+    queries: AtomicU64,
 }
 
 impl GatewayContext {
@@ -24,7 +33,14 @@ impl GatewayContext {
         node: NodeId,
         memory_bytes: usize,
     ) -> Result<Arc<Self>, SqlError> {
-        let _ = memory_bytes;
-        Ok(Arc::new(Self { cluster, transactions, node, runtime: Arc::new(RuntimeEnv::default()) }))
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
+        let base = base_state(Arc::clone(&runtime), vec![Arc::new(PushDown)]);
+        let tasks = base.task_ctx();
+        Ok(Arc::new(Self { cluster, transactions, node, runtime, base, tasks, queries: AtomicU64::new(1) }))
+    }
+
+    /// A number for the next statement, for logs of all nodes.
+    pub(crate) fn next_query(&self) -> u64 {
+        self.queries.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -1,20 +1,37 @@
 //! What one connection owns: settings, prepared statements, the open transaction. Every door drives its statements
 //! through one of these, one at a time.
+//!
+//! Modules in order; each uses those above it.
+
+mod transaction;
+
+mod statement;
+
+mod query;
+mod rows;
+mod write;
+
+mod copy;
+mod ddl;
+mod parameter;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use datafusion::common::ScalarValue;
+use datafusion::scalar::ScalarValue;
 use meridian_pgtypes::Format;
 use meridian_proto::SqlType;
 use tokio_util::sync::CancellationToken;
 
+use self::copy::CopyState;
+use self::transaction::Open;
 use crate::context::GatewayContext;
 use crate::error::SqlError;
 use crate::outcome::{Notice, Outcome, OutputColumn};
-use crate::sql::Statement;
+use crate::settings::Settings;
+use crate::sql::parse::parse;
+use crate::sql::statement::Statement;
 
 /// PostgreSQL's transaction status, as ReadyForQuery tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +44,7 @@ pub enum TransactionStatus {
     Failed,
 }
 
-/// A statement that was analysed. Executing it plans it again only if the catalog changed what it names.
+/// A statement that was analysed. It is planned again when it is executed, by the catalog of that moment.
 #[derive(Clone)]
 pub struct Prepared {
     pub statement: Statement,
@@ -41,8 +58,12 @@ pub struct Session {
     gateway: Arc<GatewayContext>,
     user: String,
     database: String,
+    pid: i32,
+    settings: Arc<Mutex<Settings>>,
     prepared: HashMap<String, Prepared>,
     notices: Vec<Notice>,
+    transaction: Option<Open>,
+    copy: Option<CopyState>,
 }
 
 impl Session {
@@ -52,48 +73,133 @@ impl Session {
         user: String,
         database: String,
         startup: Vec<(String, String)>,
-    ) -> Result<Self, SqlError> { Err(SqlError::unsupported("not yet")) }
+    ) -> Result<Self, SqlError> {
+        let ours = |(name, _): &(String, String)| {
+            !matches!(name.as_str(), "user" | "database" | "replication") && !name.starts_with("_pq_.")
+        };
+        let startup: Vec<_> = startup.into_iter().filter(ours).collect();
+        let settings = Arc::new(Mutex::new(Settings::new(&user, &startup)?));
+        Ok(Self {
+            gateway,
+            user,
+            database,
+            pid: 0,
+            settings,
+            prepared: HashMap::new(),
+            notices: Vec::new(),
+            transaction: None,
+            copy: None,
+        })
+    }
 
     /// Number that `pg_backend_pid()` answers.
-    pub fn set_backend_pid(&mut self, pid: i32) {}
-    pub fn user(&self) -> &str { &self.user }
-    pub fn database(&self) -> &str { &self.user }
+    pub fn set_backend_pid(&mut self, pid: i32) {
+        self.pid = pid;
+    }
+
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Parses the text of one simple Query (several statements, or none) or of one Parse message.
-    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, SqlError> { Err(SqlError::unsupported("not yet")) }
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, SqlError> {
+        parse(sql)
+    }
+
     /// Analyses a statement. `parameter_types`: what the client said about `$1`, `$2`, ...
-    pub async fn prepare(&mut self, statement: Statement, parameter_types: &[Option<SqlType>]) -> Result<Prepared, SqlError> { Err(SqlError::unsupported("not yet")) }
+    pub async fn prepare(
+        &mut self,
+        statement: Statement,
+        parameter_types: &[Option<SqlType>],
+    ) -> Result<Prepared, SqlError> {
+        self.check_not_failed(&statement)?;
+        let (parameters, columns) = self.describe(&statement, parameter_types).await?;
+        Ok(Prepared { statement, parameters, columns })
+    }
+
     /// Runs it. The returned rows are part of the statement: read them before the next call.
-    pub async fn execute(&mut self, prepared: &Prepared, parameters: Vec<ScalarValue>, cancel: CancellationToken) -> Result<Outcome, SqlError> { Err(SqlError::unsupported("not yet")) }
+    pub async fn execute(
+        &mut self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, SqlError> {
+        self.check_not_failed(&prepared.statement)?;
+        if parameters.len() != prepared.parameters.len() {
+            let (given, wanted) = (parameters.len(), prepared.parameters.len());
+            let message = format!("bind message supplies {given} parameters, but prepared statement requires {wanted}");
+            return Err(SqlError::new("08P01", message));
+        }
+        self.run_statement(&prepared.statement, &parameters, &cancel).await
+    }
+
     /// `prepare` and `execute` in one with one timestamp: the simple protocol.
-    pub async fn run(&mut self, statement: Statement, cancel: CancellationToken) -> Result<Outcome, SqlError> { Err(SqlError::unsupported("not yet")) }
+    pub async fn run(&mut self, statement: Statement, cancel: CancellationToken) -> Result<Outcome, SqlError> {
+        self.check_not_failed(&statement)?;
+        self.run_statement(&statement, &[], &cancel).await
+    }
 
-    /// Named prepared statements: those of Parse and those of SQL's PREPARE are one namespace. 42P05 when taken.
-    pub fn save_prepared(&mut self, name: &str, prepared: Prepared) -> Result<(), SqlError> { Err(SqlError::unsupported("not yet")) }
+    /// Keeps a named prepared statement: those of Parse and those of SQL's PREPARE are one namespace. 42P05 when taken.
+    pub fn save_prepared(&mut self, name: &str, prepared: Prepared) -> Result<(), SqlError> {
+        if self.prepared.contains_key(name) {
+            return Err(SqlError::new("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        self.prepared.insert(name.to_owned(), prepared);
+        Ok(())
+    }
+
     /// 26000 when there is none.
-    pub fn find_prepared(&self, name: &str) -> Result<Prepared, SqlError> { Err(SqlError::unsupported("not yet")) }
-    pub fn drop_prepared(&mut self, name: &str) -> bool { false }
+    pub fn find_prepared(&self, name: &str) -> Result<Prepared, SqlError> {
+        let found = self.prepared.get(name).cloned();
+        found.ok_or_else(|| SqlError::new("26000", format!("prepared statement \"{name}\" does not exist")))
+    }
 
-    pub async fn copy_batch(&mut self, batch: RecordBatch) -> Result<(), SqlError> { Err(SqlError::unsupported("not yet")) }
-    /// Ends a COPY FROM STDIN: rows written. Tag is `COPY n`.
-    pub async fn copy_finish(&mut self) -> Result<u64, SqlError> { Err(SqlError::unsupported("not yet")) }
-    pub async fn copy_abort(&mut self, reason: &str) -> SqlError { SqlError::unsupported("not yet") }
+    pub fn drop_prepared(&mut self, name: &str) -> bool {
+        self.prepared.remove(name).is_some()
+    }
 
-    pub fn transaction_status(&self) -> TransactionStatus { TransactionStatus::Idle }
-    pub fn take_notices(&mut self) -> Vec<Notice> { Vec::new() }
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// All parameters that a client is told at start-up.
-    pub fn reported_parameters(&self) -> Vec<(String, String)> { Vec::new() }
-    /// Those whose value changed since they were last told.
-    pub fn take_changed_parameters(&mut self) -> Vec<(String, String)> { Vec::new() }
-    pub fn format(&self) -> Format { Format::default() }
-    pub fn statement_timeout(&self) -> Option<Duration> { None }
+    pub fn reported_parameters(&self) -> Vec<(String, String)> {
+        self.settings().reported()
+    }
 
-    /// Several statements of one simple Query message, and what comes before a Sync, are one implicit transaction.
-    pub async fn begin_implicit(&mut self) {}
-    /// Ends it; `Err` when the commit failed. Does nothing inside BEGIN.
-    pub async fn end_implicit(&mut self, commit: bool) -> Result<(), SqlError> { Err(SqlError::unsupported("not yet")) }
-    /// After an error of a statement: an explicit transaction is failed from now on, an implicit one rolled back.
-    pub async fn on_error(&mut self) {}
+    /// Those whose value changed since they were last told.
+    pub fn take_changed_parameters(&mut self) -> Vec<(String, String)> {
+        self.settings().take_changed()
+    }
+
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.settings().format(self.transaction.as_ref().map(|open| open.started_us))
+    }
+
+    #[must_use]
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        self.settings().statement_timeout()
+    }
+
+    fn notice(&mut self, severity: &'static str, sqlstate: &str, message: impl Into<String>) {
+        let sqlstate = sqlstate.to_owned();
+        self.notices.push(Notice { severity, sqlstate, message: message.into(), hint: None });
+    }
+
     /// Aborts what is open.
-    pub async fn close(self) {}
+    pub async fn close(mut self) {
+        self.copy = None;
+        self.rollback().await;
+    }
 }

@@ -1,7 +1,27 @@
-//! SQL.
+//! SQL: from a text to statements, and from a query to a logical plan that means what PostgreSQL means by it.
+//!
+//! Modules in order; each uses those above it.
 
-/// One statement of a client.
-#[derive(Clone, Debug)]
-pub enum Statement {
-    Empty,
-}
+pub(crate) mod errors;
+mod tokens;
+
+pub(crate) mod statement;
+pub(crate) mod types;
+
+mod copy;
+mod ddl;
+mod hypertable;
+pub(crate) mod parse;
+
+pub(crate) mod names;
+mod rewrite;
+mod similar;
+
+pub(crate) mod environment;
+pub(crate) mod functions;
+mod operators;
+mod semantics;
+
+pub(crate) mod plan;
+
+pub use statement::Statement;

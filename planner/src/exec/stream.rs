@@ -1,0 +1,83 @@
+//! Streams that end when their statement is cancelled.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::SqlError;
+use crate::outcome::RowStream;
+use crate::sql::errors::canceled;
+
+/// Waits for `work`, but no longer than until the statement is cancelled; the work is dropped then.
+pub(crate) async fn cancellable<T, E: Into<SqlError>>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, SqlError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(canceled()),
+        result = work => result.map_err(Into::into),
+    }
+}
+
+pub(crate) fn check(cancel: &CancellationToken) -> Result<(), SqlError> {
+    if cancel.is_cancelled() { Err(canceled()) } else { Ok(()) }
+}
+
+/// Starts a plan. Dropping the stream ends it everywhere, cancelling ends it with 57014.
+pub(crate) fn start(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    cancel: &CancellationToken,
+) -> Result<RowStream, SqlError> {
+    let rows = execute_stream(plan, context)?;
+    Ok(with_cancel(rows, cancel.clone()))
+}
+
+fn with_cancel(rows: SendableRecordBatchStream, cancel: CancellationToken) -> RowStream {
+    Box::pin(stream::unfold(Some((rows, cancel)), |state| async move {
+        let (mut rows, cancel) = state?;
+        let next = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Some(Err(canceled())),
+            next = rows.next() => next.map(|batch| batch.map_err(SqlError::from)),
+        };
+        match next {
+            Some(Ok(batch)) => Some((Ok(batch), Some((rows, cancel)))),
+            // The first error ends it, and drops what still runs.
+            Some(Err(error)) => Some((Err(error), None)),
+            None => None,
+        }
+    }))
+}
+
+/// Rows that are there already.
+pub(crate) fn ready(batch: RecordBatch) -> RowStream {
+    Box::pin(stream::once(async move { Ok(batch) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::error::DataFusionError;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancelled_stream_ends_with_57014() {
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let endless = stream::pending::<Result<RecordBatch, DataFusionError>>();
+        let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, endless));
+        let cancel = CancellationToken::new();
+        let mut rows = with_cancel(rows, cancel.clone());
+        tokio::spawn(async move { cancel.cancel() });
+        let error = rows.next().await.unwrap().unwrap_err();
+        assert_eq!(error.sqlstate, "57014");
+        assert!(rows.next().await.is_none());
+    }
+}

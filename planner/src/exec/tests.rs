@@ -1,0 +1,200 @@
+//! Queries over tables in memory: planned as a session plans them, their fragments encoded, decoded and run as a shard
+//! runs them.
+
+mod dialect;
+mod plans;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use bytes::{Bytes, BytesMut};
+use datafusion::common::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, SessionState};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use meridian_client::cluster::CatalogView;
+use meridian_client::cluster::split::split;
+use meridian_fragment::{Bound, ChunkSource, decode, leaf_of, task_context};
+use meridian_pgtypes::Encoder;
+use meridian_proto::TableId;
+use meridian_proto::time::US_PER_DAY;
+
+use super::catalog::{Overlay, StatementCatalog};
+use super::prune::Target;
+use super::prune::tests::view;
+use super::rules::push_down::PushDown;
+use super::source::{FragmentSource, Traffic};
+use crate::error::SqlError;
+use crate::outcome::OutputColumn;
+use crate::sql::environment::tests::environment;
+use crate::sql::parse::parse;
+use crate::sql::plan::{Planning, base_state, output_columns};
+use crate::sql::statement::Statement;
+
+/// Shards in memory. Remembers how many rows each fragment returned.
+#[derive(Debug)]
+struct MemorySource {
+    view: Arc<CatalogView>,
+    tables: HashMap<TableId, RecordBatch>,
+    returned: Mutex<Vec<usize>>,
+}
+
+struct Rows(RecordBatch);
+
+impl ChunkSource for Rows {
+    fn open(&self, projection: &[usize], _bounds: &[Bound]) -> Result<SendableRecordBatchStream> {
+        let batch = self.0.project(projection)?;
+        let schema = batch.schema();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(async move { Ok(batch) }))))
+    }
+}
+
+impl FragmentSource for MemorySource {
+    fn open(
+        &self,
+        target: Target,
+        fragment: Bytes,
+        _schema: SchemaRef,
+        traffic: Arc<Traffic>,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let plan = decode(&fragment).unwrap();
+        let leaf = leaf_of(&plan).unwrap();
+        let table = Arc::clone(self.view.table(leaf.table()).unwrap());
+        let parts = split(&table, &self.tables[&table.id]).unwrap();
+        let here = parts.into_iter().filter(|part| {
+            let chunk = self.view.chunk_at(part.cell).map(|chunk| chunk.id);
+            target.chunks.iter().any(|(id, _)| Some(*id) == chunk)
+        });
+        let here: Vec<_> = here.map(|part| part.rows).collect();
+        let rows = Rows(concat_batches(&table.schema.arrow(), &here).unwrap());
+        let context = task_context(Arc::new(rows), Arc::new(RuntimeEnv::default()), 8192);
+        let batches = futures::executor::block_on(collect(plan, context));
+        if let Ok(batches) = &batches {
+            let rows = batches.iter().map(RecordBatch::num_rows).sum();
+            self.returned.lock().unwrap().push(rows);
+            traffic.rows.fetch_add(rows as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        match batches {
+            Ok(batches) => stream::iter(batches.into_iter().map(Ok)).boxed(),
+            Err(error) => stream::once(async move { Err(error) }).boxed(),
+        }
+    }
+}
+
+/// A session over `metrics` (8 hosts, hourly over 3 days) and `hosts`.
+struct Bench {
+    base: SessionState,
+    catalog: StatementCatalog,
+    source: Arc<MemorySource>,
+    zone: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::in_zone("UTC")
+    }
+
+    fn in_zone(zone: &str) -> Self {
+        let view = Arc::new(view());
+        let tables = HashMap::from([
+            (view.table_by_name("public", "metrics").unwrap().id, metrics(&view)),
+            (view.table_by_name("public", "hosts").unwrap().id, hosts(&view)),
+        ]);
+        let source = Arc::new(MemorySource { view: Arc::clone(&view), tables, returned: Mutex::default() });
+        let catalog = StatementCatalog {
+            view,
+            overlay: Arc::new(Overlay::default()),
+            source: Arc::clone(&source) as Arc<dyn FragmentSource>,
+            database: "meridian".to_owned(),
+            searches_public: true,
+        };
+        let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown)]);
+        Self { base, catalog, source, zone: zone.to_owned() }
+    }
+
+    fn plan(&self, sql: &str) -> Result<(Vec<OutputColumn>, Arc<dyn ExecutionPlan>), SqlError> {
+        let Statement::Query(query) = parse(sql)?.remove(0) else { panic!("{sql}") };
+        let planning = Planning::new(&self.base, environment(&self.zone), &self.catalog);
+        let plan = planning.analyze(planning.query(&query, &[])?)?;
+        let columns = output_columns(&plan)?;
+        let plan = planning.optimize(plan)?;
+        let physical = self.base.query_planner().create_physical_plan(&plan, &self.base);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Ok((columns, runtime.block_on(physical)?))
+    }
+
+    fn rows(&self, sql: &str) -> Result<(Vec<OutputColumn>, Vec<Vec<String>>), SqlError> {
+        let (columns, plan) = self.plan(sql)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let batches = runtime.block_on(collect(plan, self.base.task_ctx()))?;
+        let format = environment(&self.zone).format.clone();
+        let mut rows = Vec::new();
+        for batch in &batches {
+            let encoders: Vec<_> = columns
+                .iter()
+                .zip(batch.columns())
+                .map(|(c, array)| Encoder::new(&c.sql_type, array, &format))
+                .collect();
+            for row in 0..batch.num_rows() {
+                let cell = |encoder: &Encoder| {
+                    let mut text = BytesMut::new();
+                    if encoder.is_null(row) {
+                        return "NULL".to_owned();
+                    }
+                    encoder.text(row, &mut text);
+                    String::from_utf8(text.to_vec()).unwrap()
+                };
+                rows.push(encoders.iter().map(cell).collect());
+            }
+        }
+        Ok((columns, rows))
+    }
+
+    /// Rows as `a|b`, as psql prints them with -At.
+    fn texts(&self, sql: &str) -> Vec<String> {
+        match self.rows(sql) {
+            Ok((_, rows)) => rows.into_iter().map(|row| row.join("|")).collect(),
+            Err(error) => panic!("{sql}: {error:?}"),
+        }
+    }
+
+    fn error(&self, sql: &str) -> SqlError {
+        match self.rows(sql) {
+            Ok((_, rows)) => panic!("{sql}: {rows:?}"),
+            Err(error) => error,
+        }
+    }
+}
+
+/// One row an hour and host; `v` is the hour plus the host's number.
+fn metrics(view: &CatalogView) -> RecordBatch {
+    let table = view.table_by_name("public", "metrics").unwrap();
+    let (mut times, mut hosts, mut values) = (vec![], vec![], vec![]);
+    for hour in 0..72 {
+        for host in 0..8 {
+            times.push(hour * US_PER_DAY / 24);
+            hosts.push(format!("host_{host}"));
+            values.push(if host == 7 { None } else { Some((hour + host) as f64) });
+        }
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
+        Arc::new(StringArray::from(hosts)),
+        Arc::new(Float64Array::from(values)),
+    ];
+    RecordBatch::try_new(table.schema.arrow(), columns).unwrap()
+}
+
+fn hosts(view: &CatalogView) -> RecordBatch {
+    let table = view.table_by_name("public", "hosts").unwrap();
+    let names: Vec<_> = (0..8).map(|host| format!("host_{host}")).collect();
+    let racks: Vec<_> = (0..8).map(|host| host % 2).collect();
+    let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names)), Arc::new(Int64Array::from(racks))];
+    RecordBatch::try_new(table.schema.arrow(), columns).unwrap()
+}

@@ -1,0 +1,187 @@
+//! Expressions mean what PostgreSQL 15 means by them.
+
+use super::*;
+
+fn check(sql: &str, expected: &str) {
+    check_in("UTC", sql, expected);
+}
+
+fn check_in(zone: &str, sql: &str, expected: &str) {
+    let bench = Bench::in_zone(zone);
+    assert_eq!(bench.texts(&format!("SELECT {sql}")), [expected], "{sql}");
+}
+
+fn fails(sql: &str, sqlstate: &str, message: &str) {
+    let error = Bench::new().error(&format!("SELECT {sql}"));
+    assert_eq!((error.sqlstate.as_str(), error.message.as_str()), (sqlstate, message), "{sql}");
+}
+
+fn type_of(sql: &str) -> String {
+    let (columns, _) = Bench::new().plan(&format!("SELECT {sql}")).unwrap();
+    columns[0].sql_type.to_string()
+}
+
+#[test]
+fn numbers_have_postgresqls_types() {
+    assert_eq!(type_of("1"), "integer");
+    assert_eq!(type_of("3000000000"), "bigint");
+    assert_eq!(type_of("1 + 1"), "integer");
+    assert_eq!(type_of("count(*) FROM metrics"), "bigint");
+    assert_eq!(type_of("sum(rack) FROM hosts"), "numeric(38,0)");
+    assert_eq!(type_of("avg(v) FROM metrics"), "double precision");
+    assert_eq!(type_of("now()"), "timestamp with time zone");
+    assert_eq!(type_of("'x'"), "text");
+    assert_eq!(type_of("'{}'::jsonb"), "jsonb");
+    check("1.5::numeric", "1.5");
+    check("1.50", "1.50");
+    check("avg(rack) FROM hosts", "0.5000000000");
+    check("pg_typeof(1)", "integer");
+}
+
+#[test]
+fn integers_overflow_loudly() {
+    check("7/2, -7%3", "3|-1");
+    fails("1/0", "22012", "division by zero");
+    fails("2147483647 + 1", "22003", "integer out of range");
+    fails("9223372036854775807 + 1", "22003", "bigint out of range");
+    fails("rack + 9223372036854775807 FROM hosts WHERE rack = 1", "22003", "bigint out of range");
+    fails("- (-9223372036854775807 - 1)", "22003", "bigint out of range");
+    fails("'99999999999'::int", "22003", "value \"99999999999\" is out of range for type integer");
+    fails("1.0::float8 / 0", "22012", "division by zero");
+    fails("v / 0 FROM metrics", "22012", "division by zero");
+    fails("1.5 / 0", "22012", "division by zero");
+}
+
+#[test]
+fn casts_round_and_read_as_postgresqls() {
+    check("1.5::int, 2.5::float8::int, (-1.5)::int", "2|2|-2");
+    check("'abc'::varchar(2)", "ab");
+    check("true::text, 1.0::float8::text, 'infinity'::timestamptz", "true|1|infinity");
+    check("'\\x6869'::bytea", "\\x6869");
+    check("'1 mon 2 days'::interval, 'P1DT2H'::interval", "1 mon 2 days|1 day 02:00:00");
+    check("'2024-02-03'::date + 7, '2024-02-03'::date - '2024-02-01'::date", "2024-02-10|2");
+    check("'t'::bool, 'a' || 1", "t|a1");
+    check("0.1::float8::numeric", "0.1");
+    fails("'abc'::int", "22P02", "invalid input syntax for type integer: \"abc\"");
+    fails("'2024-13-01'::date", "22008", "date/time field value out of range: \"2024-13-01\"");
+}
+
+#[test]
+fn decimal_division_keeps_digits() {
+    check("1.0 / 3", "0.3333333333333333");
+    check("10 / 4.0", "2.5");
+}
+
+#[test]
+fn intervals_compare_and_multiply() {
+    check("interval '1 day' < interval '25 hours'", "t");
+    check("interval '1 day' = interval '24 hours'", "t");
+    check("interval '1 day' * 2.5, interval '1 hour' / 2", "2 days 12:00:00|00:30:00");
+    check("'2024-03-02'::timestamp - '2024-02-28'::timestamp", "3 days");
+    check("'2024-01-31'::date + interval '1 month'", "2024-02-29 00:00:00");
+    check("interval '90' minute", "01:30:00");
+}
+
+#[test]
+fn time_zones_are_the_sessions() {
+    check("'2024-07-01 12:00+00'::timestamptz", "2024-07-01 12:00:00+00");
+    check_in("Europe/Berlin", "'2024-07-01 12:00'::timestamptz", "2024-07-01 12:00:00+02");
+    check_in("Europe/Berlin", "date_trunc('day', '2024-07-01 23:30+00'::timestamptz)", "2024-07-02 00:00:00+02");
+    check_in("Europe/Berlin", "extract(hour from '2024-07-01 23:30+00'::timestamptz)", "1");
+    check_in("Europe/Berlin", "'2024-07-01 23:30+00'::timestamptz::date", "2024-07-02");
+    check_in("Europe/Berlin", "'2024-03-30 12:00'::timestamptz + interval '1 day'", "2024-03-31 12:00:00+02");
+    check_in("Europe/Berlin", "'2024-03-30 12:00'::timestamptz + interval '24 hours'", "2024-03-31 13:00:00+02");
+    check("'2024-07-01 12:00+00'::timestamptz AT TIME ZONE 'Europe/Berlin'", "2024-07-01 14:00:00");
+    check("'2024-07-01 12:00'::timestamp AT TIME ZONE 'Europe/Berlin'", "2024-07-01 10:00:00+00");
+    check("date_trunc('day', '2024-07-01 23:30+00'::timestamptz, 'Europe/Berlin')", "2024-07-01 22:00:00+00");
+    check("time_bucket('300.000s', '2024-07-01 12:07+00'::timestamptz)", "2024-07-01 12:05:00+00");
+    check("time_bucket('1 month', '2024-07-15'::date)", "2024-07-01");
+}
+
+#[test]
+fn untyped_literals_take_the_other_sides_type() {
+    check("count(*) FROM metrics WHERE time >= '1970-01-03' AND time < '1970-01-03 01:00'", "8");
+    check("count(*) FROM metrics WHERE time BETWEEN '1970-01-03' AND '1970-01-03 00:30'", "8");
+    check("count(*) FROM hosts WHERE rack = '1'", "4");
+    check("count(*) FROM metrics WHERE time IN ('1970-01-02', '1970-01-03')", "16");
+    check("'2024-01-01'::timestamptz + '1 day'", "2024-01-02 00:00:00+00");
+    fails(
+        "count(*) FROM metrics WHERE time > 'soon'",
+        "22007",
+        "invalid input syntax for type timestamp with time zone: \"soon\"",
+    );
+}
+
+#[test]
+fn patterns_are_sqls() {
+    check("'abc' SIMILAR TO '(a|b)%', 'abc' LIKE 'a_c', 'ABC' ~* 'b', 'abc' NOT SIMILAR TO 'x%'", "t|t|t|t");
+}
+
+#[test]
+fn errors_are_postgresqls() {
+    let error = |sql: &str| {
+        let error = Bench::new().error(sql);
+        (error.sqlstate, error.message)
+    };
+    let check =
+        |sql: &str, state: &str, message: &str| assert_eq!(error(sql), (state.to_owned(), message.to_owned()), "{sql}");
+    check("SELECT * FROM nothing", "42P01", "relation \"nothing\" does not exist");
+    check("SELECT * FROM other.metrics", "42P01", "relation \"other.metrics\" does not exist");
+    check("SELECT nothing FROM metrics", "42703", "column \"nothing\" does not exist");
+    check("SELECT m.nothing FROM metrics m", "42703", "column m.nothing does not exist");
+    check("SELECT x.v FROM metrics m", "42P01", "missing FROM-clause entry for table \"x\"");
+    check("SELECT frob(1)", "42883", "function frob does not exist");
+    check("SELECT 'a'::geometry", "42704", "type \"geometry\" does not exist");
+    check(
+        "SELECT host FROM metrics m JOIN hosts h ON m.host = h.host",
+        "42702",
+        "column reference \"host\" is ambiguous",
+    );
+    check(
+        "SELECT host, v FROM metrics GROUP BY host",
+        "42803",
+        "column \"metrics.v\" must appear in the GROUP BY clause or be used in an aggregate function",
+    );
+    check("SELECT to_char(now(), 'YYYY')", "0A000", "function to_char is not supported yet");
+    check("SELECT true + 1", "42883", "operator does not exist: boolean + integer");
+    check("SELECT sum('a'::text)", "42883", "function sum(text) does not exist");
+}
+
+#[test]
+fn columns_are_named_as_postgresql_names_them() {
+    let names = |sql: &str| -> Vec<String> {
+        let (columns, _) = Bench::new().plan(sql).unwrap();
+        columns.into_iter().map(|column| column.name).collect()
+    };
+    assert_eq!(
+        names("SELECT 1, count(*), count(v), avg(v), max(v) FROM metrics"),
+        ["?column?", "count", "count", "avg", "max"]
+    );
+    assert_eq!(names("SELECT v, v, *, m.host FROM metrics m"), ["v", "v", "time", "host", "v", "host"]);
+    assert_eq!(names("SELECT time_bucket('1 hour', time), v::int FROM metrics"), ["time_bucket", "v"]);
+    assert_eq!(names("SELECT c FROM (SELECT count(*) AS c FROM metrics) s"), ["c"]);
+    assert_eq!(names("SELECT count FROM (SELECT count(*) FROM metrics) s"), ["count"]);
+    assert_eq!(names("SELECT a.host, b.host FROM hosts a, hosts b"), ["host", "host"]);
+    assert_eq!(names("VALUES (1, 2)"), ["column1", "column2"]);
+    assert_eq!(
+        names("SELECT current_database(), version(), current_user"),
+        ["current_database", "version", "current_user"]
+    );
+}
+
+#[test]
+fn sessions_are_told_about_themselves() {
+    check("current_database(), current_schema(), current_user", "meridian|public|meridian");
+    check("current_setting('server_version'), pg_backend_pid()", "15.13|7");
+    check("current_setting('no.such', true) IS NULL", "t");
+    check("set_config('application_name', 'x', false)", "x");
+    check("now() = transaction_timestamp(), now(), current_date", "t|2023-11-14 22:13:20+00|2023-11-14");
+    check("pg_sleep(0.01)", "");
+    fails("current_setting('nonsense')", "42704", "unrecognized configuration parameter \"nonsense\"");
+}
+
+#[test]
+fn lists_of_tables_are_in_the_information_schema() {
+    let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 2";
+    assert_eq!(Bench::new().texts(sql), ["public|hosts", "public|metrics"]);
+}

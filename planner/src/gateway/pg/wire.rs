@@ -1,0 +1,366 @@
+//! A client's socket with its two buffers. Bytes come in and go out in large pieces; every wait may be dropped and
+//! taken up again, so that a wait for the client can stand beside one for a statement.
+
+use std::future;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::failure::{Ended, violation};
+use super::frontend::{Frame, HEAD_BYTES, Head};
+use crate::gateway::counters::Counters;
+
+/// Room that a read finds at least.
+const READ_BYTES: usize = 64 << 10;
+/// The same while COPY data arrives. 70 MB/s of CSV are 280 reads of this size a second.
+pub const COPY_READ_BYTES: usize = 256 << 10;
+/// First allocation of a connection; most never need more for their requests.
+const IDLE_BYTES: usize = 8 << 10;
+/// Output that is sent before more is made: a slow client slows its statement down.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// Requests that are read ahead while a statement runs. What comes after waits in the kernel.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+
+pub struct Wire {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    input: BytesMut,
+    output: BytesMut,
+    /// Bytes of a CopyData message that were not yet taken from `input` (or not yet read).
+    copy_rest: usize,
+    /// The client closed its side, or the socket failed.
+    closed: bool,
+    counters: Arc<Counters>,
+}
+
+/// What [`Wire::take_copy`] came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CopyStep {
+    /// The block is full.
+    Full,
+    /// All that arrived is taken.
+    Empty,
+    /// CopyDone.
+    Done,
+    /// CopyFail with the client's reason.
+    Failed(String),
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream, counters: Arc<Counters>) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader,
+            writer,
+            input: BytesMut::with_capacity(IDLE_BYTES),
+            output: BytesMut::with_capacity(IDLE_BYTES),
+            copy_rest: 0,
+            closed: false,
+            counters,
+        }
+    }
+
+    /// Where messages to the client are put; [`Self::flush`] sends them.
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The next message but CopyData, which outside COPY is the tail of a COPY that failed here first and is skipped.
+    /// What was answered is sent before it waits. `Closed` at the end of the stream.
+    pub async fn next_frame(&mut self) -> Result<Frame, Ended> {
+        loop {
+            self.skip_copy();
+            match Head::peek(&self.input).map_err(Ended::Fatal)? {
+                Some(head) if self.copy_rest == 0 && head.kind == b'd' => {
+                    self.input.advance(HEAD_BYTES);
+                    self.copy_rest = head.body_bytes;
+                }
+                Some(head) if self.copy_rest == 0 && self.input.len() >= head.message_bytes() => {
+                    return Ok(self.cut(head));
+                }
+                _ => {
+                    self.flush().await?;
+                    self.release_memory();
+                    self.fill_or_close(READ_BYTES).await?;
+                }
+            }
+        }
+    }
+
+    /// Whether the next message arrived and is a Sync.
+    pub fn next_is_sync(&self) -> bool {
+        self.copy_rest == 0 && self.input.first() == Some(&b'S')
+    }
+
+    /// `count` bytes of the start-up phase, whose packets have no kind byte.
+    pub async fn take_exact(&mut self, count: usize) -> Result<Bytes, Ended> {
+        while self.input.len() < count {
+            self.flush().await?;
+            self.fill_or_close(IDLE_BYTES).await?;
+        }
+        Ok(self.input.split_to(count).freeze())
+    }
+
+    /// Whether bytes arrived that nobody asked for yet.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    fn cut(&mut self, head: Head) -> Frame {
+        let mut message = self.input.split_to(head.message_bytes());
+        message.advance(HEAD_BYTES);
+        Frame { kind: head.kind, body: message.freeze() }
+    }
+
+    fn skip_copy(&mut self) {
+        let skipped = self.copy_rest.min(self.input.len());
+        self.input.advance(skipped);
+        self.copy_rest -= skipped;
+    }
+
+    /// Moves COPY data that arrived into `block`, until it holds `block_bytes_max`, and passes over the messages that
+    /// clients may send in between. `Err` on any other message.
+    pub fn take_copy(&mut self, block: &mut BytesMut, block_bytes_max: usize) -> Result<CopyStep, Ended> {
+        loop {
+            let room = block_bytes_max.saturating_sub(block.len());
+            let taken = self.copy_rest.min(self.input.len()).min(room);
+            block.extend_from_slice(&self.input[..taken]);
+            self.input.advance(taken);
+            self.copy_rest -= taken;
+            if self.copy_rest > 0 {
+                return Ok(if self.input.is_empty() { CopyStep::Empty } else { CopyStep::Full });
+            }
+            let Some(head) = self.copy_head()? else { return Ok(CopyStep::Empty) };
+            if head.kind == b'd' {
+                self.input.advance(HEAD_BYTES);
+                self.copy_rest = head.body_bytes;
+                continue;
+            }
+            if self.input.len() < head.message_bytes() {
+                return Ok(CopyStep::Empty);
+            }
+            let frame = self.cut(head);
+            match head.kind {
+                b'c' => return Ok(CopyStep::Done),
+                b'f' => return Ok(CopyStep::Failed(frame.copy_fail_reason().map_err(Ended::Fatal)?)),
+                // Flush and Sync: libpq sends its Sync before it learns that the statement was a COPY.
+                _ => {}
+            }
+        }
+    }
+
+    /// The next head, which within COPY must be one of a few kinds.
+    fn copy_head(&self) -> Result<Option<Head>, Ended> {
+        if let Some(&kind) = self.input.first()
+            && !matches!(kind, b'd' | b'c' | b'f' | b'H' | b'S')
+        {
+            let message = format!("unexpected message type 0x{kind:02X} during COPY from stdin");
+            return Err(Ended::Fatal(violation(message)));
+        }
+        Head::peek(&self.input).map_err(Ended::Fatal)
+    }
+
+    /// Reads what the socket has, at least one byte. `Closed` at the end of the stream.
+    pub async fn fill_or_close(&mut self, bytes_min: usize) -> Result<(), Ended> {
+        if self.closed || self.fill(bytes_min).await? == 0 {
+            self.closed = true;
+            return Err(Ended::Closed);
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, bytes_min: usize) -> io::Result<usize> {
+        loop {
+            self.reader.readable().await?;
+            self.input.reserve(bytes_min);
+            match self.reader.try_read_buf(&mut self.input) {
+                Ok(count) => {
+                    self.counters.bytes_received.add(count as u64);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns when the client goes away; meanwhile reads its next requests, up to a limit.
+    pub async fn watch(&mut self) {
+        while !self.closed {
+            if self.input.len() >= READ_AHEAD_BYTES_MAX {
+                return future::pending().await;
+            }
+            if !matches!(self.fill(IDLE_BYTES).await, Ok(count) if count > 0) {
+                self.closed = true;
+            }
+        }
+    }
+
+    /// Sends the output if it is large. To be called after every piece that a long answer adds.
+    pub async fn flush_if_large(&mut self) -> io::Result<()> {
+        if self.output.len() >= OUTPUT_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends all output.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            self.writer.writable().await?;
+            match self.writer.try_write(&self.output) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.output.advance(count);
+                    self.counters.bytes_sent.add(count as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Room left in the output before it should be sent.
+    pub fn output_room(&self) -> usize {
+        OUTPUT_BYTES_MAX.saturating_sub(self.output.len())
+    }
+
+    /// Ends our side and reads on until the client ends its own.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.writer.shutdown().await?;
+        while !self.closed {
+            self.input.clear();
+            self.closed = self.fill(READ_BYTES).await? == 0;
+        }
+        Ok(())
+    }
+
+    /// A thousand idle clients may not hold the buffers of their largest requests.
+    fn release_memory(&mut self) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > IDLE_BYTES {
+                *buffer = BytesMut::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A wire and its client's end.
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (Wire::new(server, Arc::default()), client)
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind];
+        bytes.put_u32(u32::try_from(body.len() + 4).unwrap());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn messages_are_cut_wherever_the_bytes_are_split() {
+        let (mut wire, mut client) = pair().await;
+        let bytes = [message(b'Q', b"SELECT 1\0"), message(b'S', b"")].concat();
+        let sender = tokio::spawn(async move {
+            for byte in bytes {
+                client.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            client
+        });
+        let first = wire.next_frame().await.unwrap();
+        assert_eq!((first.kind, &first.body[..]), (b'Q', &b"SELECT 1\0"[..]));
+        assert_eq!(wire.next_frame().await.unwrap().kind, b'S');
+        drop(sender.await.unwrap());
+        assert!(matches!(wire.next_frame().await, Err(Ended::Closed)));
+    }
+
+    #[tokio::test]
+    async fn stray_copy_data_is_skipped_without_being_held() {
+        let (mut wire, mut client) = pair().await;
+        let sender = tokio::spawn(async move {
+            let data = vec![b'x'; 4 << 20];
+            client.write_all(&[message(b'd', &data), message(b'S', b"")].concat()).await.unwrap();
+            client
+        });
+        assert_eq!(wire.next_frame().await.unwrap().kind, b'S');
+        assert!(wire.input.capacity() < 1 << 20, "{}", wire.input.capacity());
+        drop(sender.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_message_cut_off_by_the_end_of_the_stream_is_a_closed_client() {
+        let (mut wire, mut client) = pair().await;
+        client.write_all(b"Q\0\0\0\x20SELECT").await.unwrap();
+        drop(client);
+        assert!(matches!(wire.next_frame().await, Err(Ended::Closed)));
+    }
+
+    #[tokio::test]
+    async fn copy_data_of_any_slicing_makes_the_same_block() {
+        let (mut wire, mut client) = pair().await;
+        let bytes = [
+            message(b'S', b""),
+            message(b'd', b"1,2\n"),
+            message(b'd', b""),
+            message(b'd', b"3,"),
+            message(b'H', b""),
+            message(b'd', b"4\n"),
+            message(b'c', b""),
+            message(b'S', b""),
+        ]
+        .concat();
+        client.write_all(&bytes).await.unwrap();
+        drop(client);
+        let mut block = BytesMut::new();
+        let mut steps = Vec::new();
+        loop {
+            match wire.take_copy(&mut block, 7).unwrap() {
+                CopyStep::Done => break,
+                CopyStep::Full => steps.push(block.split()),
+                CopyStep::Empty => wire.fill_or_close(16).await.unwrap(),
+                CopyStep::Failed(reason) => panic!("{reason}"),
+            }
+        }
+        steps.push(block);
+        assert_eq!(steps.concat(), b"1,2\n3,4\n");
+        assert!(steps.iter().all(|block| block.len() <= 7));
+        assert!(wire.next_is_sync());
+    }
+
+    #[tokio::test]
+    async fn a_query_within_copy_ends_the_connection() {
+        let (mut wire, mut client) = pair().await;
+        client.write_all(&message(b'Q', b"SELECT 1\0")).await.unwrap();
+        wire.fill_or_close(16).await.unwrap();
+        let Err(Ended::Fatal(error)) = wire.take_copy(&mut BytesMut::new(), 64) else { panic!("accepted") };
+        assert_eq!(error.message, "unexpected message type 0x51 during COPY from stdin");
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_the_client_and_keeps_what_it_read() {
+        let (mut wire, mut client) = pair().await;
+        client.write_all(&message(b'S', b"")).await.unwrap();
+        drop(client);
+        wire.watch().await;
+        assert!(wire.is_closed());
+        assert_eq!(wire.next_frame().await.unwrap().kind, b'S');
+        assert!(matches!(wire.next_frame().await, Err(Ended::Closed)));
+    }
+}

@@ -1,0 +1,223 @@
+//! SELECT and EXPLAIN: planned by one moment of the cluster, run as a stream.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use meridian_client::cluster::CatalogView;
+use meridian_proto::SqlType;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+use super::parameter::texts;
+use super::statement::text_column;
+use super::transaction::{Moment, meta_deadline};
+use crate::error::SqlError;
+use crate::exec::catalog::{Overlay, PUBLIC, StatementCatalog};
+use crate::exec::explain::{Measured, explain_json, explain_text};
+use crate::exec::source::{ClusterSource, FragmentSource, ReadStamp};
+use crate::exec::stream::{cancellable, check, start};
+use crate::outcome::{Outcome, OutputColumn};
+use crate::sql::environment::Environment;
+use crate::sql::functions::session::clock_us;
+use crate::sql::plan::{Planning, bind, output_columns, parameter_types};
+use crate::sql::statement::{ExplainOptions, Statement};
+
+/// A query that is ready to run.
+pub(super) struct PlannedQuery {
+    pub columns: Vec<OutputColumn>,
+    pub plan: Arc<dyn ExecutionPlan>,
+}
+
+impl Session {
+    pub(super) fn environment(&self) -> Arc<Environment> {
+        let statement_us = clock_us();
+        let transaction_us = self.transaction.as_ref().map_or(statement_us, |open| open.started_us);
+        let format = Arc::new(self.settings().format(Some(transaction_us)));
+        Arc::new(Environment {
+            settings: Arc::clone(&self.settings),
+            user: self.user.clone(),
+            database: self.database.clone(),
+            pid: self.pid,
+            format,
+            transaction_us,
+            statement_us,
+        })
+    }
+
+    /// The catalog of a statement that reads at `moment`.
+    pub(super) fn statement_catalog(&self, moment: &Moment) -> StatementCatalog {
+        self.catalog_of(Arc::clone(&moment.view), self.read_stamp(moment))
+    }
+
+    fn catalog_of(&self, view: Arc<CatalogView>, stamp: ReadStamp) -> StatementCatalog {
+        let source: Arc<dyn FragmentSource> = Arc::new(ClusterSource { cluster: self.gateway.cluster.clone(), stamp });
+        let overlay = self.transaction.as_ref().map_or_else(Overlay::default, |open| open.overlay.clone());
+        let path = self.settings().text("search_path").to_owned();
+        let searches_public = path.split(',').any(|schema| schema.trim().trim_matches('"') == PUBLIC);
+        StatementCatalog { view, overlay: Arc::new(overlay), source, database: self.database.clone(), searches_public }
+    }
+
+    /// A catalog to analyse a statement by, not to read: the newest that is here, or a confirmed one.
+    pub(super) async fn describing_catalog(&mut self, confirmed: bool) -> Result<StatementCatalog, SqlError> {
+        let cluster = self.gateway.cluster.clone();
+        let mut view = cluster.catalog.current();
+        if confirmed {
+            let (_, version) = cluster.meta.timestamp(meta_deadline()).await?;
+            view = cluster.catalog.wait_for(version, meta_deadline()).await?;
+        }
+        let stamp = ReadStamp { snapshot: 0.into(), version: view.version(), own: None, query: 0 };
+        Ok(self.catalog_of(view, stamp))
+    }
+
+    pub(super) async fn describe_query(
+        &mut self,
+        query: &ast::Query,
+        known: &[Option<SqlType>],
+    ) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
+        let mut confirmed = false;
+        loop {
+            let catalog = self.describing_catalog(confirmed).await?;
+            let planning = Planning::new(&self.gateway.base, self.environment(), &catalog);
+            match analyse(&planning, query, known) {
+                // The newest view may be a moment behind what another gateway created.
+                Err(error) if !confirmed && error.sqlstate.starts_with("42") => confirmed = true,
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) async fn select(
+        &mut self,
+        query: &ast::Query,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, SqlError> {
+        let PlannedQuery { columns, plan } = self.plan_query(query, parameters, cancel).await?;
+        let schema = plan.schema();
+        let rows = start(plan, Arc::clone(&self.gateway.tasks), cancel)?;
+        Ok(Outcome::Rows { columns, schema, rows, tag: "SELECT" })
+    }
+
+    pub(super) async fn plan_query(
+        &mut self,
+        query: &ast::Query,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<PlannedQuery, SqlError> {
+        let moment = self.moment(cancel).await?;
+        let catalog = self.statement_catalog(&moment);
+        let (plan, columns) = {
+            let planning = Planning::new(&self.gateway.base, self.environment(), &catalog);
+            let plan = planning.query(query, &types_of(parameters))?;
+            check_parameters(&plan, parameters)?;
+            let plan = planning.analyze(bind(plan, parameters)?)?;
+            let columns = output_columns(&plan)?;
+            check(cancel)?;
+            (planning.optimize(plan)?, columns)
+        };
+        check(cancel)?;
+        let plan = self.physical(&plan, cancel).await?;
+        Ok(PlannedQuery { columns, plan })
+    }
+
+    pub(super) async fn physical(
+        &self,
+        plan: &LogicalPlan,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+        let base = &self.gateway.base;
+        cancellable(cancel, base.query_planner().create_physical_plan(plan, base)).await
+    }
+
+    pub(super) async fn explain(
+        &mut self,
+        options: ExplainOptions,
+        statement: &Statement,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, SqlError> {
+        let started = Instant::now();
+        let (query, parameters) = match statement {
+            Statement::Query(query) => (Arc::clone(query), parameters.to_vec()),
+            Statement::Execute { name, arguments } => {
+                let prepared = self.find_prepared(name)?;
+                let Statement::Query(query) = &prepared.statement else {
+                    return Err(SqlError::unsupported("EXPLAIN of this statement is not supported"));
+                };
+                (Arc::clone(query), self.evaluate_arguments(name, arguments, &prepared.parameters)?)
+            }
+            Statement::Insert(_) => return Err(SqlError::unsupported("EXPLAIN INSERT is not supported")),
+            Statement::Refused(error) => return Err(error.clone()),
+            _ => return Err(SqlError::unsupported("EXPLAIN of this statement is not supported")),
+        };
+        let PlannedQuery { plan, .. } = self.plan_query(&query, &parameters, cancel).await?;
+        let planned = started.elapsed();
+        let mut measured = None;
+        if options.analyze {
+            let mut rows = start(Arc::clone(&plan), Arc::clone(&self.gateway.tasks), cancel)?;
+            let began = Instant::now();
+            while let Some(batch) = rows.next().await {
+                batch?;
+            }
+            measured = Some(Measured { planning: planned, execution: began.elapsed() });
+        }
+        let view = self.gateway.cluster.catalog.current();
+        let lines = if options.json {
+            vec![explain_json(plan.as_ref(), &view, measured.as_ref())]
+        } else {
+            explain_text(plan.as_ref(), &view, measured.as_ref())
+        };
+        texts(vec![text_column("QUERY PLAN")], lines.into_iter().map(|line| vec![line]).collect(), "EXPLAIN")
+    }
+
+    /// The constants of `EXECUTE name(...)`.
+    pub(super) fn evaluate_arguments(
+        &self,
+        name: &str,
+        arguments: &[ast::Expr],
+        types: &[SqlType],
+    ) -> Result<Vec<ScalarValue>, SqlError> {
+        if arguments.len() != types.len() {
+            let message = format!("wrong number of parameters for prepared statement \"{name}\"");
+            let detail = format!("Expected {} parameters but got {}.", types.len(), arguments.len());
+            return Err(SqlError::new("42601", message).with_detail(detail));
+        }
+        let stamp = ReadStamp { snapshot: 0.into(), version: 0.into(), own: None, query: 0 };
+        let catalog = self.catalog_of(self.gateway.cluster.catalog.current(), stamp);
+        let planning = Planning::new(&self.gateway.base, self.environment(), &catalog);
+        let evaluate = |(expr, sql_type): (&ast::Expr, &SqlType)| super::rows::constant_of(&planning, expr, sql_type);
+        arguments.iter().zip(types).map(evaluate).collect()
+    }
+}
+
+fn analyse(
+    planning: &Planning,
+    query: &ast::Query,
+    known: &[Option<SqlType>],
+) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
+    let plan = planning.query(query, known)?;
+    let parameters = parameter_types(&plan, known)?;
+    // Now that all parameters have types, so have all columns.
+    let typed: Vec<_> = parameters.iter().cloned().map(Some).collect();
+    let plan = if parameters.is_empty() { plan } else { planning.query(query, &typed)? };
+    let plan = planning.analyze(plan)?;
+    Ok((parameters, output_columns(&plan)?))
+}
+
+pub(super) fn types_of(parameters: &[ScalarValue]) -> Vec<Option<SqlType>> {
+    parameters.iter().map(|value| SqlType::of_arrow(&value.data_type())).collect()
+}
+
+/// 42P02 for a parameter that nobody gave.
+pub(super) fn check_parameters(plan: &LogicalPlan, parameters: &[ScalarValue]) -> Result<(), SqlError> {
+    let number = |name: &String| name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+    match plan.get_parameter_names()?.iter().filter_map(number).find(|number| *number > parameters.len()) {
+        Some(number) => Err(SqlError::new("42P02", format!("there is no parameter ${number}"))),
+        None => Ok(()),
+    }
+}

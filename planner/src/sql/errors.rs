@@ -1,0 +1,470 @@
+//! DataFusion's and Arrow's errors in PostgreSQL's words: SQLSTATE and message by variant, and by message where the
+//! variant does not tell. The one place that knows how those libraries phrase things.
+
+use std::error::Error;
+
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, SchemaError};
+use meridian_pgtypes::ValueError;
+use meridian_proto::Refusal;
+
+use crate::error::SqlError;
+
+/// One of our errors on its way through DataFusion.
+pub(crate) fn external(error: impl Into<SqlError>) -> DataFusionError {
+    DataFusionError::External(Box::new(error.into()))
+}
+
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        translate(&error)
+    }
+}
+
+impl From<ArrowError> for SqlError {
+    fn from(error: ArrowError) -> Self {
+        translate_arrow(&error)
+    }
+}
+
+fn translate(error: &DataFusionError) -> SqlError {
+    match error {
+        DataFusionError::External(inner) => translate_any(inner.as_ref()),
+        DataFusionError::ArrowError(inner, _) => translate_arrow(inner),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => translate(inner),
+        DataFusionError::Shared(inner) => translate(inner),
+        DataFusionError::Collection(errors) => match errors.first() {
+            Some(first) => translate(first),
+            None => SqlError::new("XX000", error.strip_backtrace()),
+        },
+        DataFusionError::SchemaError(schema, _) => schema_error(schema),
+        DataFusionError::ResourcesExhausted(message) => {
+            SqlError::new("53200", "out of memory").with_detail(first_line(message))
+        }
+        DataFusionError::NotImplemented(message) => not_implemented(message),
+        DataFusionError::Plan(message) => plan_error(message),
+        DataFusionError::Execution(message) => execution_error(message),
+        DataFusionError::ExecutionJoin(join) if join.is_cancelled() => canceled(),
+        DataFusionError::SQL(parser, _) => SqlError::new("42601", parser.to_string()),
+        DataFusionError::IoError(io) => SqlError::new("58030", io.to_string()),
+        other => SqlError::new("XX000", first_line(&other.strip_backtrace())),
+    }
+}
+
+fn translate_any(error: &(dyn Error + Send + Sync + 'static)) -> SqlError {
+    if let Some(sql) = error.downcast_ref::<SqlError>() {
+        return sql.clone();
+    }
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        return refusal.clone().into();
+    }
+    if let Some(value) = error.downcast_ref::<ValueError>() {
+        return value.clone().into();
+    }
+    if let Some(inner) = error.downcast_ref::<DataFusionError>() {
+        return translate(inner);
+    }
+    if let Some(inner) = error.downcast_ref::<ArrowError>() {
+        return translate_arrow(inner);
+    }
+    SqlError::new("XX000", error.to_string())
+}
+
+pub(crate) fn canceled() -> SqlError {
+    SqlError::new("57014", "canceling statement due to user request")
+}
+
+fn translate_arrow(error: &ArrowError) -> SqlError {
+    match error {
+        ArrowError::ExternalError(inner) => translate_any(inner.as_ref()),
+        ArrowError::DivideByZero => SqlError::new("22012", "division by zero"),
+        ArrowError::ArithmeticOverflow(message) => overflow(message),
+        ArrowError::CastError(message) | ArrowError::ParseError(message) => cast_error(message),
+        ArrowError::InvalidArgumentError(message) if message.contains("too large to store in a Decimal") => {
+            numeric_overflow()
+        }
+        ArrowError::MemoryError(message) => SqlError::new("53200", "out of memory").with_detail(message.clone()),
+        ArrowError::ComputeError(message) => execution_error(message),
+        ArrowError::NotYetImplemented(message) => not_implemented(message),
+        ArrowError::OffsetOverflowError(_) => SqlError::new("54000", "the result of an expression is too large"),
+        other => SqlError::new("XX000", other.to_string()),
+    }
+}
+
+fn numeric_overflow() -> SqlError {
+    SqlError::new("22003", "numeric field overflow")
+}
+
+/// Arrow names the operands: `Overflow happened on: 2147483647 + 1`. Their size tells the type.
+fn overflow(message: &str) -> SqlError {
+    let operands = message.rsplit(": ").next().unwrap_or_default();
+    let numbers: Vec<i128> = operands.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let fit = |min: i128, max: i128| !numbers.is_empty() && numbers.iter().all(|n| (min..=max).contains(n));
+    let what = if fit(i16::MIN.into(), i16::MAX.into()) {
+        "smallint"
+    } else if fit(i32::MIN.into(), i32::MAX.into()) {
+        "integer"
+    } else if fit(i64::MIN.into(), i64::MAX.into()) {
+        "bigint"
+    } else {
+        return numeric_overflow();
+    };
+    SqlError::new("22003", format!("{what} out of range"))
+}
+
+/// Arrow's type names as they stand in messages.
+fn pg_type(arrow: &str) -> &str {
+    let arrow = arrow.trim();
+    match arrow {
+        "Boolean" => "boolean",
+        "Int8" | "Int16" => "smallint",
+        "UInt16" | "Int32" => "integer",
+        "UInt32" | "Int64" => "bigint",
+        "Float16" | "Float32" => "real",
+        "Float64" => "double precision",
+        "Utf8" | "LargeUtf8" | "Utf8View" => "text",
+        "Null" => "unknown",
+        "Date32" | "Date64" => "date",
+        "Binary" | "LargeBinary" | "BinaryView" => "bytea",
+        "FixedSizeBinary(16)" => "uuid",
+        _ if arrow.starts_with("Timestamp") && (arrow.contains("UTC") || arrow.contains('+')) => {
+            "timestamp with time zone"
+        }
+        _ if arrow.starts_with("Timestamp") => "timestamp without time zone",
+        _ if arrow.starts_with("Time64") || arrow.starts_with("Time32") => "time without time zone",
+        _ if arrow.starts_with("Interval") || arrow.starts_with("Duration") => "interval",
+        _ if arrow.starts_with("Decimal") || arrow == "UInt64" => "numeric",
+        _ => arrow,
+    }
+}
+
+/// Splits at commas that are not inside parentheses, and names the types.
+fn pg_types(list: &str) -> String {
+    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+    for (index, byte) in list.bytes().enumerate() {
+        match byte {
+            b'(' | b'<' => depth += 1,
+            b')' | b'>' => depth -= 1,
+            b',' if depth == 0 => {
+                names.push(pg_type(&list[start..index]));
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    if !list[start..].trim().is_empty() {
+        names.push(pg_type(&list[start..]));
+    }
+    names.join(", ")
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let rest = text.split_once(before)?.1;
+    rest.split_once(after).map(|(found, _)| found)
+}
+
+fn cast_error(message: &str) -> SqlError {
+    if message.contains("too large to store in a Decimal") || message.contains("Decimal128 of precision") {
+        return numeric_overflow();
+    }
+    // Cannot cast string 'abc' to value of Int32 type
+    if let (Some(value), Some(target)) =
+        (between(message, "string '", "' to value"), between(message, "to value of ", " type"))
+    {
+        return invalid_text(pg_type(target), value);
+    }
+    if let (Some(value), Some(target)) = (between(message, "Can't cast value ", " to type"), message.rsplit(' ').next())
+    {
+        let _ = value;
+        return SqlError::new("22003", format!("{} out of range", pg_type(target)));
+    }
+    for (start, name) in [("Error parsing timestamp from '", "timestamp"), ("Error parsing date from '", "date")] {
+        if let Some(value) = between(message, start, "'") {
+            return SqlError::new("22007", format!("invalid input syntax for type {name}: \"{value}\""));
+        }
+    }
+    if message.contains("nterval") {
+        let value = between(message, "\"", "\"").or_else(|| between(message, "'", "'")).unwrap_or_default();
+        return SqlError::new("22007", format!("invalid input syntax for type interval: \"{value}\""));
+    }
+    if message.contains("overflow") || message.contains("out of range") {
+        return SqlError::new("22003", "value out of range");
+    }
+    SqlError::new("22P02", first_line(message))
+}
+
+fn invalid_text(target: &str, value: &str) -> SqlError {
+    let is_integer = matches!(target, "smallint" | "integer" | "bigint");
+    if is_integer && value.trim().parse::<i128>().is_ok() {
+        return SqlError::new("22003", format!("value \"{value}\" is out of range for type {target}"));
+    }
+    let state = if target.starts_with("time") || matches!(target, "date" | "interval") { "22007" } else { "22P02" };
+    SqlError::new(state, format!("invalid input syntax for type {target}: \"{value}\""))
+}
+
+fn schema_error(error: &SchemaError) -> SqlError {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let Some(relation) = &field.relation else {
+                return SqlError::new("42703", format!("column \"{}\" does not exist", field.name));
+            };
+            let table = relation.table();
+            let known = valid_fields.iter().any(|f| f.relation.as_ref().is_some_and(|r| r.table() == table));
+            if known {
+                SqlError::new("42703", format!("column {table}.{} does not exist", field.name))
+            } else {
+                SqlError::new("42P01", format!("missing FROM-clause entry for table \"{table}\""))
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            SqlError::new("42702", format!("column reference \"{}\" is ambiguous", field.name))
+        }
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => {
+            SqlError::new("42712", format!("table name \"{}\" specified more than once", qualifier.table()))
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            SqlError::new("42701", format!("column \"{name}\" specified more than once"))
+        }
+    }
+}
+
+const NO_MATCH_HINT: &str =
+    "No function matches the given name and argument types. You might need to add explicit type casts.";
+
+fn plan_error(message: &str) -> SqlError {
+    if let Some(name) = between(message, "Invalid function '", "'") {
+        return SqlError::new("42883", format!("function {name} does not exist")).with_hint(NO_MATCH_HINT);
+    }
+    if let Some(call) =
+        between(message, "argument types '", "'.").or_else(|| between(message, "No function matches '", "'."))
+    {
+        let (name, types) = call.split_once('(').unwrap_or((call, ""));
+        let types = types.strip_suffix(')').unwrap_or(types);
+        return SqlError::new("42883", format!("function {name}({}) does not exist", pg_types(types)))
+            .with_hint(NO_MATCH_HINT);
+    }
+    if message.starts_with("function ") && message.ends_with("does not exist") {
+        let types = between(message, "(", ") does not exist").unwrap_or_default();
+        let name = between(message, "function ", "(").unwrap_or_default();
+        return SqlError::new("42883", format!("function {name}({}) does not exist", pg_types(types)))
+            .with_hint(NO_MATCH_HINT);
+    }
+    if let Some(name) = between(message, "to satisfy a call to '", "'") {
+        return SqlError::new("42883", format!("function {name} does not exist")).with_hint(NO_MATCH_HINT);
+    }
+    if message.contains("does not support zero arguments") {
+        let name = between(message, "'", "'").unwrap_or_default();
+        return SqlError::new("42883", format!("function {name}() does not exist")).with_hint(NO_MATCH_HINT);
+    }
+    operator_error(message).or_else(|| grouping_error(message)).unwrap_or_else(|| other_plan_error(message))
+}
+
+/// `Cannot coerce arithmetic expression Utf8 + Int64 to valid types`, `Cannot infer common argument type for comparison
+/// operation Date32 = Boolean`.
+fn operator_error(message: &str) -> Option<SqlError> {
+    let expression = between(message, "Cannot coerce arithmetic expression ", " to valid types")
+        .or_else(|| {
+            message.split_once("common argument type for comparison operation ").map(|(_, rest)| first_line_of(rest))
+        })
+        .or_else(|| message.split_once("logical boolean operation ").map(|(_, rest)| first_line_of(rest)))
+        .or_else(|| message.split_once("regex operation ").map(|(_, rest)| first_line_of(rest)))
+        .or_else(|| message.split_once("bitwise operation ").map(|(_, rest)| first_line_of(rest)))
+        .or_else(|| message.split_once("string concat operation ").map(|(_, rest)| first_line_of(rest)))?;
+    let words: Vec<&str> = expression.split(' ').collect();
+    // Types may hold blanks; the operator does not, and stands between them.
+    let operator = words.iter().position(|word| {
+        word.chars().all(|c| "+-*/%<>=!~|&^#@".contains(c)) || matches!(*word, "AND" | "OR" | "LIKE" | "ILIKE" | "IS")
+    })?;
+    let left = words[..operator].join(" ");
+    let right = words[operator + 1..].join(" ");
+    let text = format!("operator does not exist: {} {} {}", pg_type(&left), words[operator], pg_type(right.trim()));
+    Some(
+        SqlError::new("42883", text).with_hint(
+            "No operator matches the given name and argument types. You might need to add explicit type casts.",
+        ),
+    )
+}
+
+fn grouping_error(message: &str) -> Option<SqlError> {
+    if message.contains("must appear in the GROUP BY clause")
+        || message.contains("could not be resolved from available columns")
+    {
+        let column = between(message, "column \"", "\"")
+            .or_else(|| between(message, "references: ", " must appear"))
+            .or_else(|| between(message, "expression ", " could not be resolved"))
+            .unwrap_or_default();
+        let column = column.replace('"', "");
+        return Some(SqlError::new(
+            "42803",
+            format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"),
+        ));
+    }
+    if message.contains("Aggregate functions are not allowed in the WHERE") {
+        return Some(SqlError::new("42803", "aggregate functions are not allowed in WHERE"));
+    }
+    None
+}
+
+fn other_plan_error(message: &str) -> SqlError {
+    let text = first_line(message);
+    if message.contains("Ambiguous reference") {
+        let column = text.rsplit(' ').next().unwrap_or_default().replace('"', "");
+        return SqlError::new("42702", format!("column reference \"{column}\" is ambiguous"));
+    }
+    if message.contains("queries have different number of columns") {
+        let operator = text.split(' ').next().unwrap_or("UNION").to_owned();
+        return SqlError::new("42601", format!("each {operator} query must have the same number of columns"));
+    }
+    if message.contains("Cannot find column with position") {
+        let position = between(message, "with position ", " in").unwrap_or_default();
+        return SqlError::new("42P10", format!("position {position} is not in select list"));
+    }
+    if message.contains("SELECT * with no tables") {
+        return SqlError::new("42601", "SELECT * with no tables specified is not valid");
+    }
+    if message.contains("expressions must appear in select list") {
+        return SqlError::new("42P10", "for SELECT DISTINCT, ORDER BY expressions must appear in select list");
+    }
+    if message.contains("SELECT DISTINCT ON expressions must match") {
+        return SqlError::new("42P10", "SELECT DISTINCT ON expressions must match initial ORDER BY expressions");
+    }
+    if message.contains("specified more than once") && message.contains("WITH query") {
+        let name = between(message, "name \"", "\"").unwrap_or_default();
+        return SqlError::new("42712", format!("WITH query name \"{name}\" specified more than once"));
+    }
+    if let Some(error) = cast_refusal(message) {
+        return error;
+    }
+    if message.contains("Scalar subquery should only return one column") || message.contains("Too many columns!") {
+        return SqlError::new("42601", "subquery must return only one column");
+    }
+    if message.contains("boolean") && message.contains("Cannot create filter") {
+        return SqlError::new("42804", "argument of WHERE must be type boolean");
+    }
+    if message.contains("to common types in CASE")
+        || message.contains("common argument type")
+        || message.contains("coerce")
+    {
+        return SqlError::new("42804", text);
+    }
+    if message.contains("Unsupported") || message.contains("not supported") || message.contains("not implemented") {
+        return SqlError::unsupported(text);
+    }
+    SqlError::new("42601", text)
+}
+
+/// `Cannot cast type Int32 to Timestamp...`, `Unsupported CAST from Boolean to Date32`
+fn cast_refusal(message: &str) -> Option<SqlError> {
+    let rest = message.split_once("CAST from ").or_else(|| message.split_once("cast from ")).map(|(_, rest)| rest)?;
+    let (from, to) = first_line_of(rest).split_once(" to ")?;
+    let text = format!("cannot cast type {} to {}", pg_type(from), pg_type(to.trim_end_matches('.')));
+    Some(SqlError::new("42846", text))
+}
+
+fn execution_error(message: &str) -> SqlError {
+    let text = first_line(message);
+    let state = match text.as_str() {
+        "division by zero" => "22012",
+        "timestamp out of range" | "date out of range" => "22008",
+        "interval out of range" => "22008",
+        _ if text.ends_with("out of range") || text.starts_with("value out of range") => "22003",
+        "period must be greater than 0"
+        | "month intervals cannot have day or time component"
+        | "interval must not have sub-day precision" => "22023",
+        _ if text.starts_with("time zone \"") => "22023",
+        _ if text.contains("more than one row") => {
+            return SqlError::new("21000", "more than one row returned by a subquery used as an expression");
+        }
+        _ if text.to_ascii_lowercase().contains("divide by zero") => {
+            return SqlError::new("22012", "division by zero");
+        }
+        _ if text.to_ascii_lowercase().contains("overflow") => "22003",
+        _ if text.starts_with("invalid input syntax") || text.contains("nvalid") => "22023",
+        _ => "XX000",
+    };
+    SqlError::new(state, text)
+}
+
+fn not_implemented(message: &str) -> SqlError {
+    let text = first_line(message);
+    if let Some(name) =
+        between(message, "Unsupported SQL type ", "\n").or_else(|| message.strip_prefix("Unsupported SQL type "))
+    {
+        return super::types::unknown(name.trim());
+    }
+    if let Some(error) = cast_refusal(message) {
+        return error;
+    }
+    SqlError::unsupported(format!("not supported: {text}"))
+}
+
+fn first_line(message: &str) -> String {
+    first_line_of(message).trim_end_matches('.').to_owned()
+}
+
+fn first_line_of(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    line.strip_prefix("Error during planning: ")
+        .or_else(|| line.strip_prefix("Execution error: "))
+        .or_else(|| line.strip_prefix("This feature is not implemented: "))
+        .unwrap_or(line)
+        .trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: DataFusionError, state: &str, message: &str) {
+        let error = SqlError::from(error);
+        assert_eq!((error.sqlstate.as_str(), error.message.as_str()), (state, message));
+    }
+
+    fn plan(message: &str) -> DataFusionError {
+        DataFusionError::Plan(message.to_owned())
+    }
+
+    #[test]
+    fn arrows_errors_get_postgresqls_words() {
+        let arrow = |error: ArrowError| DataFusionError::ArrowError(Box::new(error), None);
+        check(arrow(ArrowError::DivideByZero), "22012", "division by zero");
+        let overflow = |text: &str| arrow(ArrowError::ArithmeticOverflow(format!("Overflow happened on: {text}")));
+        check(overflow("2147483647 + 1"), "22003", "integer out of range");
+        check(overflow("9223372036854775807 * 2"), "22003", "bigint out of range");
+        let cast = ArrowError::CastError("Cannot cast string 'abc' to value of Int32 type".to_owned());
+        check(arrow(cast), "22P02", "invalid input syntax for type integer: \"abc\"");
+        let cast = ArrowError::CastError("Cannot cast string '99999999999' to value of Int32 type".to_owned());
+        check(arrow(cast), "22003", "value \"99999999999\" is out of range for type integer");
+    }
+
+    #[test]
+    fn plan_errors_get_postgresqls_words() {
+        check(plan("Invalid function 'foo'.\nDid you mean 'floor'?"), "42883", "function foo does not exist");
+        check(
+            plan(
+                "No function matches the given name and argument types 'abs(Utf8, Timestamp(us, \"UTC\"))'. You might",
+            ),
+            "42883",
+            "function abs(text, timestamp with time zone) does not exist",
+        );
+        check(
+            plan("Cannot coerce arithmetic expression Utf8 + Boolean to valid types"),
+            "42883",
+            "operator does not exist: text + boolean",
+        );
+        check(
+            plan(
+                "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"t.a\" must appear in the GROUP BY clause or must be part of",
+            ),
+            "42803",
+            "column \"t.a\" must appear in the GROUP BY clause or be used in an aggregate function",
+        );
+    }
+
+    #[test]
+    fn our_own_errors_come_through() {
+        let own = SqlError::new("42P01", "relation \"t\" does not exist");
+        check(external(own).context("while planning"), "42P01", "relation \"t\" does not exist");
+        check(external(Refusal::Canceled), "57014", "canceling statement due to user request");
+    }
+}

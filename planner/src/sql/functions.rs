@@ -1,0 +1,5 @@
+//! Functions that only a gateway evaluates: texts of values as PostgreSQL writes them, and what a statement can ask about
+//! its session.
+
+pub(crate) mod convert;
+pub(crate) mod session;

@@ -1,0 +1,121 @@
+//! Casts from and to text by PostgreSQL's rules. Casts of constants are worked out while planning.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef};
+use bytes::BytesMut;
+use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use meridian_pgtypes::{ColumnBuilder, Encoder, Format};
+use meridian_proto::SqlType;
+
+use crate::sql::errors::external;
+
+#[derive(Debug)]
+struct Convert {
+    to_text: bool,
+    sql_type: SqlType,
+    format: Arc<Format>,
+    signature: Signature,
+}
+
+impl PartialEq for Convert {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_text == other.to_text && self.sql_type == other.sql_type && self.format == other.format
+    }
+}
+
+impl Eq for Convert {}
+
+impl Hash for Convert {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.to_text, &self.sql_type).hash(state);
+    }
+}
+
+fn function(to_text: bool, sql_type: SqlType, format: &Arc<Format>, argument: Expr) -> Expr {
+    let signature = Signature::any(1, Volatility::Immutable);
+    let convert = Convert { to_text, sql_type, format: Arc::clone(format), signature };
+    ScalarUDF::from(convert).call(vec![argument])
+}
+
+/// `text::type`
+pub(crate) fn from_text(argument: Expr, sql_type: SqlType, format: &Arc<Format>) -> Expr {
+    function(false, sql_type, format, argument)
+}
+
+/// `value::text`, where the value is of `sql_type`.
+pub(crate) fn to_text(argument: Expr, sql_type: SqlType, format: &Arc<Format>) -> Expr {
+    function(true, sql_type, format, argument)
+}
+
+/// The value of a text constant.
+pub(crate) fn constant(text: &str, sql_type: &SqlType, format: &Format) -> Result<ScalarValue> {
+    let array = meridian_pgtypes::from_text(sql_type, text.as_bytes(), format).map_err(external)?;
+    ScalarValue::try_from_array(&array, 0)
+}
+
+impl ScalarUDFImpl for Convert {
+    fn name(&self) -> &str {
+        if self.to_text { "to_text" } else { "from_text" }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(if self.to_text { DataType::Utf8 } else { self.sql_type.arrow() })
+    }
+
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+        let sql_type = if self.to_text { &SqlType::Text } else { &self.sql_type };
+        Ok(Arc::new(sql_type.field(self.name(), true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [argument] = args.args.as_slice() else { return internal_err!("{} of one argument", self.name()) };
+        let whole = matches!(argument, ColumnarValue::Scalar(_));
+        let values = argument.to_array(if whole { 1 } else { args.number_rows })?;
+        let result = if self.to_text { self.write(&values) } else { self.read(&values)? };
+        if whole {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+impl Convert {
+    fn read(&self, texts: &ArrayRef) -> Result<ArrayRef> {
+        let texts = cast(texts, &DataType::Utf8)?;
+        let mut builder = ColumnBuilder::new(&self.sql_type, texts.len());
+        for text in texts.as_string::<i32>() {
+            match text {
+                Some(text) => builder.push_text(text.as_bytes(), &self.format).map_err(external)?,
+                None => builder.push_null(),
+            }
+        }
+        Ok(builder.finish())
+    }
+
+    fn write(&self, values: &ArrayRef) -> ArrayRef {
+        let encoder = Encoder::new(&self.sql_type, values, &self.format);
+        let mut builder = StringBuilder::with_capacity(values.len(), values.len() * 8);
+        let mut text = BytesMut::new();
+        for row in 0..values.len() {
+            if values.is_null(row) {
+                builder.append_null();
+                continue;
+            }
+            text.clear();
+            encoder.text(row, &mut text);
+            builder.append_value(String::from_utf8_lossy(&text));
+        }
+        Arc::new(builder.finish())
+    }
+}

@@ -1,0 +1,314 @@
+//! From a query's tree to a logical plan, by one statement's environment and view of the catalog.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DFSchema, ParamValues, Result, ScalarValue, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast;
+use meridian_proto::SqlType;
+
+use super::environment::Environment;
+use super::errors::external;
+use super::functions::session;
+use super::names::shown;
+use super::operators::{Operators, Types};
+use super::rewrite::{rewrite_expression, rewrite_query};
+use super::semantics::Semantics;
+use super::statement::Name;
+use crate::error::SqlError;
+use crate::outcome::OutputColumn;
+
+/// Partitions that a gateway works on at the same time per query.
+const PARTITIONS: usize = 2;
+pub(crate) const BATCH_ROWS: usize = 8192;
+
+/// Tables that a statement can name.
+pub(crate) trait Relations: Send + Sync {
+    fn find(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>>;
+}
+
+/// What all statements share: functions, options, rules. Cloned per statement.
+pub(crate) fn base_state(
+    runtime: Arc<RuntimeEnv>,
+    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+) -> SessionState {
+    let mut scalar = SessionStateDefaults::default_scalar_functions();
+    scalar.extend(meridian_hyperfunctions::scalar_functions());
+    let mut aggregate = SessionStateDefaults::default_aggregate_functions();
+    aggregate.extend(meridian_hyperfunctions::aggregate_functions());
+    let mut builder = SessionStateBuilder::new()
+        .with_config(config())
+        .with_runtime_env(runtime)
+        .with_scalar_functions(scalar)
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(aggregate)
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_table_function_list(SessionStateDefaults::default_table_functions());
+    for rule in rules {
+        builder = builder.with_physical_optimizer_rule(rule);
+    }
+    builder.build()
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(PARTITIONS)
+        .with_batch_size(BATCH_ROWS)
+        .with_create_default_catalog_and_schema(false)
+        .with_round_robin_repartition(false);
+    let options = config.options_mut();
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.default_null_ordering = "nulls_max".to_owned();
+    // Every timestamptz array is in UTC; the session's zone is where it is read and written.
+    options.execution.time_zone = Some("UTC".to_owned());
+    // The check compares field metadata too, which a union of a column with a constant does not keep.
+    options.execution.skip_physical_aggregate_schema_check = true;
+    // Fragments travel as bytes: what is known only while the query runs cannot be in them.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    config
+}
+
+/// One statement while it is planned.
+pub(crate) struct Planning<'a> {
+    base: &'a SessionState,
+    environment: Arc<Environment>,
+    relations: &'a dyn Relations,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+impl<'a> Planning<'a> {
+    pub(crate) fn new(base: &'a SessionState, environment: Arc<Environment>, relations: &'a dyn Relations) -> Self {
+        static PLANNERS: LazyLock<Vec<Arc<dyn ExprPlanner>>> =
+            LazyLock::new(SessionStateDefaults::default_expr_planners);
+        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators(Arc::clone(&environment)))];
+        planners.extend(PLANNERS.iter().cloned());
+        Self { base, environment, relations, planners }
+    }
+
+    pub(crate) fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    fn planner_context(types: &[Option<SqlType>]) -> PlannerContext {
+        let field = |(index, sql_type): (usize, &Option<SqlType>)| -> Option<FieldRef> {
+            sql_type.as_ref().map(|sql_type| Arc::new(sql_type.field(&format!("${}", index + 1), true)))
+        };
+        PlannerContext::new().with_prepare_param_data_types(types.iter().enumerate().map(field).collect())
+    }
+
+    fn options() -> ParserOptions {
+        ParserOptions {
+            parse_float_as_decimal: true,
+            enable_ident_normalization: true,
+            support_varchar_with_length: true,
+            enable_options_value_normalization: false,
+            collect_spans: false,
+            map_string_types_to_utf8view: false,
+            default_null_ordering: NullOrdering::NullsMax,
+        }
+    }
+
+    /// The plan of a query, before any rule. `types`: of the parameters, as far as known.
+    pub(crate) fn query(&self, query: &ast::Query, types: &[Option<SqlType>]) -> Result<LogicalPlan, SqlError> {
+        let query = rewrite_query(query)?;
+        let planner = SqlToRel::new_with_options(self, Self::options());
+        let statement = ast::Statement::Query(Box::new(query));
+        let mut context = Self::planner_context(types);
+        Ok(planner.sql_statement_to_plan_with_context(statement, &mut context)?)
+    }
+
+    /// An expression that may name the columns of `schema`.
+    pub(crate) fn expression(
+        &self,
+        expr: &ast::Expr,
+        schema: &DFSchema,
+        types: &[Option<SqlType>],
+    ) -> Result<Expr, SqlError> {
+        let expr = rewrite_expression(expr)?;
+        let planner = SqlToRel::new_with_options(self, Self::options());
+        Ok(planner.sql_to_expr(expr, schema, &mut Self::planner_context(types))?)
+    }
+
+    /// Types coerced, PostgreSQL's semantics put in.
+    pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+        let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+            Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(TypeCoercion::new()),
+            Arc::new(Semantics(Arc::clone(&self.environment))),
+        ];
+        let analyzer = Analyzer::with_rules(rules);
+        Ok(analyzer.execute_and_check(plan, self.base.config_options(), |_, _| {})?)
+    }
+
+    pub(crate) fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
+        Ok(self.base.optimizer().optimize(plan, self.base, |_, _| {})?)
+    }
+
+    /// A constant's value, as column of `wanted`.
+    pub(crate) fn simplify(&self, expr: Expr) -> Result<Expr> {
+        let context = SimplifyContext::builder().with_config_options(Arc::clone(self.base.config_options())).build();
+        ExprSimplifier::new(context).simplify(expr)
+    }
+}
+
+/// Types of all parameters of a plan, in order: those known, those inferred, text for the rest.
+pub(crate) fn parameter_types(plan: &LogicalPlan, known: &[Option<SqlType>]) -> Result<Vec<SqlType>, SqlError> {
+    let inferred: HashMap<String, Option<FieldRef>> = plan.get_parameter_fields()?;
+    let number = |name: &String| name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+    let highest = inferred.keys().filter_map(number).max().unwrap_or(0);
+    let of = |index: usize| {
+        let said = known.get(index).cloned().flatten();
+        let found = || inferred.get(&format!("${}", index + 1)).cloned().flatten().and_then(|f| SqlType::of_field(&f));
+        let sql_type = said.or_else(found).unwrap_or(SqlType::Text);
+        // A parameter's digits are the client's.
+        if matches!(sql_type, SqlType::Numeric(_)) { SqlType::Numeric(None) } else { sql_type }
+    };
+    Ok((0..highest.max(known.len())).map(of).collect())
+}
+
+/// The plan with its parameters' values.
+pub(crate) fn bind(plan: LogicalPlan, values: &[ScalarValue]) -> Result<LogicalPlan, SqlError> {
+    if values.is_empty() {
+        return Ok(plan);
+    }
+    let values = ParamValues::List(values.iter().cloned().map(Into::into).collect());
+    Ok(plan.replace_params_with_values(&values)?)
+}
+
+/// Columns as clients see them.
+pub(crate) fn output_columns(plan: &LogicalPlan) -> Result<Vec<OutputColumn>, SqlError> {
+    let column = |field: &FieldRef| {
+        let sql_type = SqlType::of_field(field).ok_or_else(|| {
+            let message = format!("column \"{}\" has a type that clients cannot read", shown(field.name()));
+            SqlError::unsupported(message).with_detail(format!("Its type is {}.", field.data_type()))
+        })?;
+        let sql_type = match sql_type {
+            SqlType::Numeric(Some(limits)) if limits == meridian_proto::types::NUMERIC_UNLIMITED => {
+                SqlType::Numeric(None)
+            }
+            other => other,
+        };
+        Ok(OutputColumn { name: shown(field.name()).to_owned(), sql_type, table_oid: 0, attnum: 0 })
+    };
+    plan.schema().fields().iter().map(column).collect()
+}
+
+pub(crate) fn no_such_table(schema: Option<&str>, name: &str) -> SqlError {
+    let full = schema.map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"));
+    SqlError::new("42P01", format!("relation \"{full}\" does not exist"))
+}
+
+impl Name {
+    pub(crate) fn not_found(&self) -> SqlError {
+        no_such_table(self.schema.as_deref(), &self.name)
+    }
+}
+
+impl ContextProvider for Planning<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        let provider = self.relations.find(name.schema(), name.table());
+        let provider = provider.ok_or_else(|| external(no_such_table(name.schema(), name.table())))?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        let Some(function) = self.base.table_functions().get(name) else {
+            let message = format!("function {name} does not exist");
+            return Err(external(SqlError::new("42883", message)));
+        };
+        let schema = DFSchema::empty();
+        let context = SimplifyContext::builder().with_config_options(Arc::clone(self.base.config_options())).build();
+        let simplifier = ExprSimplifier::new(context);
+        let constant = |arg: Expr| -> Result<Expr> {
+            let arg = simplifier.simplify(simplifier.coerce(arg, &schema)?)?;
+            Ok(match arg {
+                // Those functions know one integer type.
+                Expr::Literal(ScalarValue::Int32(value), metadata) => {
+                    Expr::Literal(ScalarValue::Int64(value.map(Into::into)), metadata)
+                }
+                arg => arg,
+            })
+        };
+        let args = args.into_iter().map(constant).collect::<Result<Vec<_>>>()?;
+        let args = datafusion::catalog::TableFunctionArgs::new(&args, self.base);
+        Ok(provider_as_source(function.create_table_provider_with_args(args)?))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        session::find(name, &self.environment).or_else(|| self.base.scalar_functions().get(name).cloned())
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.base.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.base.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.base.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.base.config_options()
+    }
+
+    // Suggestions for misspelt functions are not told: DataFusion's list is not PostgreSQL's. Without any name at all
+    // it reports an internal error instead of the function that is missing.
+    fn udf_names(&self) -> Vec<String> {
+        vec!["?".to_owned()]
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        vec!["?".to_owned()]
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

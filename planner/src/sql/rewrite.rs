@@ -1,0 +1,374 @@
+//! What is changed in a query's tree before DataFusion plans it: where both read the same text differently, the text is
+//! put so that DataFusion reads what PostgreSQL means.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use super::names::{name_columns, name_select};
+use super::similar::similar_to_regex;
+use crate::error::SqlError;
+
+/// Rewrites a query.
+pub(crate) fn rewrite_query(query: &Query) -> Result<Query, SqlError> {
+    let mut query = query.clone();
+    name_columns(&mut query);
+    run(&mut query)?;
+    Ok(query)
+}
+
+/// Rewrites an expression that stands alone.
+pub(crate) fn rewrite_expression(expr: &Expr) -> Result<Expr, SqlError> {
+    let mut expr = expr.clone();
+    run(&mut expr)?;
+    Ok(expr)
+}
+
+fn run(tree: &mut impl VisitMut) -> Result<(), SqlError> {
+    match tree.visit(&mut Rewriter) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+struct Rewriter;
+
+/// Functions that DataFusion has under a name of PostgreSQL's, with other results. Refused rather than wrong.
+const DIFFERENT: [&str; 16] = [
+    "to_char",
+    "to_timestamp_millis",
+    "to_date",
+    "to_number",
+    "to_time",
+    "to_local_time",
+    "array_to_string",
+    "string_to_array",
+    "regexp_match",
+    "regexp_count",
+    "make_date",
+    "encode",
+    "decode",
+    "digest",
+    "width_bucket",
+    "to_hex",
+];
+
+impl VisitorMut for Rewriter {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        // While expressions still read as written.
+        name_select(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+            exprs.iter_mut().for_each(unwrap_number);
+        }
+        if let Some(ast::Distinct::On(exprs)) = &mut select.distinct {
+            exprs.iter_mut().for_each(unwrap_number);
+        }
+        for ast::NamedWindowDefinition(_, definition) in &mut select.named_window {
+            if let ast::NamedWindowExpr::WindowSpec(spec) = definition {
+                spec.window_frame.iter_mut().for_each(unwrap_frame);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        if let Some(order_by) = &mut query.order_by
+            && let OrderByKind::Expressions(exprs) = &mut order_by.kind
+        {
+            exprs.iter_mut().for_each(|order| unwrap_number(&mut order.expr));
+        }
+        if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
+            limit.iter_mut().for_each(unwrap_number);
+            offset.iter_mut().for_each(|offset| unwrap_number(&mut offset.value));
+            // LIMIT NULL is LIMIT ALL.
+            if limit.as_ref().is_some_and(is_null) {
+                *limit = None;
+            }
+        }
+        match fetch_to_limit(query) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        match rewrite_node(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+}
+
+fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
+    match expr {
+        // Whole numbers are integer if they fit, else bigint; DataFusion's are all bigint.
+        Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if number.parse::<i32>().is_ok() => {
+            *expr = cast(expr.clone(), DataType::Integer(None));
+        }
+        Expr::Function(function) => {
+            rewrite_function(function)?;
+            if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
+                spec.window_frame.iter_mut().for_each(unwrap_frame);
+            }
+            if let Some(replacement) = zoned_date_trunc(function) {
+                *expr = replacement;
+            }
+        }
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            *expr = call("timezone", vec![(**time_zone).clone(), (**timestamp).clone()]);
+        }
+        Expr::Interval(interval) => {
+            if let Some(text) = interval_text(interval) {
+                *expr = cast(string(text), DataType::Interval { fields: None, precision: None });
+            }
+        }
+        Expr::Cast { kind, expr: inner, data_type, .. } if *kind != CastKind::TryCast => {
+            if let Some(replacement) = length_cast(inner, data_type) {
+                *expr = replacement;
+            }
+        }
+        Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
+            let regex = similar_pattern(pattern, escape_char.as_ref())?;
+            let op = if *negated { ast::BinaryOperator::PGRegexNotMatch } else { ast::BinaryOperator::PGRegexMatch };
+            let matched = Expr::BinaryOp { left: text.clone(), op, right: Box::new(string(regex)) };
+            *expr = Expr::Nested(Box::new(matched));
+        }
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedByteStringLiteral(_), .. }) => {
+            return Err(SqlError::unsupported("bit string literals are not supported"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
+    if function.name.0.len() == 2
+        && let Some(schema) = function.name.0[0].as_ident()
+        && ["pg_catalog", "public", "timescaledb"].contains(&schema.value.to_ascii_lowercase().as_str())
+    {
+        function.name.0.remove(0);
+    }
+    let name = match function.name.0.as_slice() {
+        [part] => part.as_ident().map(|name| name.value.to_ascii_lowercase()).unwrap_or_default(),
+        _ => return Ok(()),
+    };
+    let arguments = match &function.args {
+        FunctionArguments::List(list) => list.args.len(),
+        _ => 0,
+    };
+    if DIFFERENT.contains(&name.as_str()) || (name == "to_timestamp" && arguments != 1) {
+        return Err(SqlError::unsupported(format!("function {name} is not supported yet")));
+    }
+    let postgres_name = match name.as_str() {
+        "gen_random_uuid" => "uuid",
+        "every" => "bool_and",
+        "variance" => "var_samp",
+        "stddev" => "stddev_samp",
+        _ => return Ok(()),
+    };
+    function.name = ObjectName::from(vec![Ident::new(postgres_name)]);
+    Ok(())
+}
+
+/// `date_trunc(unit, time, zone)`.
+fn zoned_date_trunc(function: &Function) -> Option<Expr> {
+    let name = function.name.0.last()?.as_ident()?;
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if !name.value.eq_ignore_ascii_case("date_trunc") {
+        return None;
+    }
+    let [unit, time, zone] = list.args.as_slice() else { return None };
+    let plain = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    };
+    let (unit, time, zone) = (plain(unit)?, plain(time)?, plain(zone)?);
+    let local = call("timezone", vec![zone.clone(), time]);
+    Some(call("timezone", vec![zone, call("date_trunc", vec![unit, local])]))
+}
+
+/// `INTERVAL '90' MINUTE` and the like as one text. `None`: not a plain literal.
+fn interval_text(interval: &ast::Interval) -> Option<String> {
+    let text = match interval.value.as_ref() {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match (&interval.leading_field, &interval.last_field) {
+        (None, None) => Some(text),
+        (Some(field), None) if text.trim().parse::<f64>().is_ok() => Some(format!("{text} {field}")),
+        // `'1:30' HOUR TO MINUTE` reads the same without the fields as long as the text names all it needs.
+        (Some(_), _) if text.contains(':') || text.contains(|c: char| c.is_ascii_alphabetic()) => Some(text),
+        _ => None,
+    }
+}
+
+/// `x::varchar(n)` cuts; `x::char(n)` cuts and pads.
+fn length_cast(inner: &Expr, data_type: &DataType) -> Option<Expr> {
+    let (length, padded) = match data_type {
+        DataType::Varchar(Some(length))
+        | DataType::CharacterVarying(Some(length))
+        | DataType::CharVarying(Some(length)) => (length, false),
+        DataType::Char(length) | DataType::Character(length) => match length {
+            Some(length) => (length, true),
+            None => (&CharacterLength::IntegerLength { length: 1, unit: None }, true),
+        },
+        _ => return None,
+    };
+    let CharacterLength::IntegerLength { length, .. } = length else { return None };
+    let length = || number(*length);
+    let cut = call("left", vec![cast(inner.clone(), DataType::Text), length()]);
+    Some(if padded { call("rpad", vec![cut, length()]) } else { cut })
+}
+
+fn similar_pattern(pattern: &Expr, escape: Option<&ValueWithSpan>) -> Result<String, SqlError> {
+    let literal = |expr: &Expr| match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let escape = match escape.map(|value| &value.value) {
+        None => Some('\\'),
+        Some(Value::SingleQuotedString(text)) if text.chars().count() <= 1 => text.chars().next(),
+        Some(_) => {
+            return Err(SqlError::new("22019", "invalid escape string")
+                .with_hint("Escape string must be empty or one character."));
+        }
+    };
+    match literal(pattern) {
+        Some(pattern) => similar_to_regex(&pattern, escape),
+        None => Err(SqlError::unsupported("SIMILAR TO with a pattern that is not a constant is not supported")),
+    }
+}
+
+fn fetch_to_limit(query: &mut Query) -> Result<(), SqlError> {
+    let Some(fetch) = query.fetch.take() else { return Ok(()) };
+    if fetch.with_ties || fetch.percent {
+        return Err(SqlError::unsupported("FETCH FIRST ... WITH TIES is not supported"));
+    }
+    let mut quantity = fetch.quantity.unwrap_or_else(|| number(1));
+    unwrap_number(&mut quantity);
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(quantity),
+        clause => *clause = Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: vec![] }),
+    }
+    Ok(())
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(ValueWithSpan { value: Value::Null, .. }))
+}
+
+fn unwrap_frame(frame: &mut WindowFrame) {
+    let bound = |bound: &mut WindowFrameBound| {
+        if let WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) = bound {
+            unwrap_number(expr);
+            unwrap_interval(expr);
+        }
+    };
+    bound(&mut frame.start_bound);
+    frame.end_bound.iter_mut().for_each(bound);
+}
+
+/// Undoes the cast of a number where it is a position or a count.
+fn unwrap_number(expr: &mut Expr) {
+    if let Expr::Cast { expr: inner, data_type: DataType::Integer(None), .. } = expr
+        && matches!(**inner, Expr::Value(ValueWithSpan { value: Value::Number(..), .. }))
+    {
+        *expr = (**inner).clone();
+    }
+}
+
+/// DataFusion takes a frame's interval as a literal only.
+fn unwrap_interval(expr: &mut Expr) {
+    if let Expr::Cast { expr: inner, data_type: DataType::Interval { .. }, .. } = expr {
+        *expr = Expr::Interval(ast::Interval {
+            value: inner.clone(),
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        });
+    }
+}
+
+fn value(value: Value) -> Expr {
+    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+}
+
+fn string(text: String) -> Expr {
+    value(Value::SingleQuotedString(text))
+}
+
+fn number(number: u64) -> Expr {
+    value(Value::Number(number.to_string(), false))
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: vec![] }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::{parse_expression, parse_query_text};
+    use super::*;
+
+    fn check(sql: &str, expected: &str) {
+        assert_eq!(rewrite_expression(&parse_expression(sql).unwrap()).unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn expressions_are_put_in_datafusions_words() {
+        check("a + 1", "a + CAST(1 AS INTEGER)");
+        check("3000000000", "3000000000");
+        check("INTERVAL '90' MINUTE", "CAST('90 MINUTE' AS INTERVAL)");
+        check("t AT TIME ZONE 'UTC'", "timezone('UTC', t)");
+        check("a::varchar(3)", "left(CAST(a AS TEXT), 3)");
+        check("pg_catalog.version()", "version()");
+        check("a SIMILAR TO '(b|c)%'", "(a ~ '^(?:(?:b|c).*)$')");
+        check("date_trunc('day', t, 'UTC')", "timezone('UTC', date_trunc('day', timezone('UTC', t)))");
+    }
+
+    #[test]
+    fn positions_and_counts_stay_numbers() {
+        let query =
+            parse_query_text("SELECT a, 1 FROM t GROUP BY 1 ORDER BY 2 OFFSET 3 FETCH FIRST 5 ROWS ONLY").unwrap();
+        let text = rewrite_query(&query).unwrap().to_string();
+        assert_eq!(text, "SELECT a, CAST(1 AS INTEGER) AS \"?column?\" FROM t GROUP BY 1 ORDER BY 2 LIMIT 5 OFFSET 3");
+    }
+
+    #[test]
+    fn functions_that_mean_something_else_are_refused() {
+        let error = rewrite_expression(&parse_expression("to_char(t, 'YYYY')").unwrap()).unwrap_err();
+        assert_eq!(error.sqlstate, "0A000");
+    }
+}

@@ -1,0 +1,196 @@
+//! The statements that a session knows. What needs a plan carries sqlparser's tree; everything else is in its final form.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast;
+use meridian_pgtypes::copy::CopyOptions;
+use meridian_proto::SqlType;
+use meridian_proto::schema::Column;
+
+use crate::error::SqlError;
+
+/// One statement of a client.
+#[derive(Clone, Debug)]
+pub enum Statement {
+    /// SELECT, VALUES, TABLE, WITH.
+    Query(Arc<ast::Query>),
+    Insert(Arc<Insert>),
+    CopyFrom(Arc<CopyFrom>),
+    CopyTo(Arc<CopyTo>),
+    CreateTable(Arc<CreateTable>),
+    DropTable {
+        names: Vec<Name>,
+        if_exists: bool,
+    },
+    CreateHypertable(Arc<HypertableCall>),
+    Begin(TransactionModes),
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    SetTransaction {
+        modes: TransactionModes,
+        session: bool,
+    },
+    Set {
+        name: String,
+        value: SetValue,
+        local: bool,
+    },
+    Show {
+        name: String,
+    },
+    ShowAll,
+    /// `None`: all.
+    Reset {
+        name: Option<String>,
+    },
+    DiscardAll,
+    Prepare {
+        name: String,
+        types: Vec<SqlType>,
+        statement: Box<Statement>,
+    },
+    Execute {
+        name: String,
+        arguments: Vec<ast::Expr>,
+    },
+    /// `None`: all.
+    Deallocate {
+        name: Option<String>,
+    },
+    Explain {
+        options: ExplainOptions,
+        statement: Box<Statement>,
+    },
+    /// Parsed, and refused when it is its turn.
+    Refused(SqlError),
+}
+
+/// A table's name as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Insert {
+    pub table: Name,
+    /// Empty: all, in table order.
+    pub columns: Vec<String>,
+    pub source: InsertSource,
+}
+
+#[derive(Clone, Debug)]
+pub enum InsertSource {
+    /// One row of defaults.
+    Defaults,
+    /// Rows of expressions; `None` is the keyword DEFAULT.
+    Values(Vec<Vec<Option<ast::Expr>>>),
+    Query(Arc<ast::Query>),
+}
+
+#[derive(Clone, Debug)]
+pub struct CopyFrom {
+    pub table: Name,
+    pub columns: Vec<String>,
+    pub options: CopyOptions,
+}
+
+#[derive(Clone, Debug)]
+pub struct CopyTo {
+    pub query: Arc<ast::Query>,
+    pub options: CopyOptions,
+}
+
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    pub table: Name,
+    pub columns: Vec<Column>,
+    pub if_not_exists: bool,
+}
+
+/// A call of `create_hypertable` or `create_distributed_hypertable`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HypertableCall {
+    /// Its name, which is the name of the column, too.
+    pub function: &'static str,
+    /// `SELECT * FROM f(...)` gives columns, `SELECT f(...)` one record.
+    pub as_table: bool,
+    /// The form with `by_range` answers (hypertable_id, created) only.
+    pub generalized: bool,
+    pub table: Name,
+    pub time_column: String,
+    /// Column, and partitions if said.
+    pub space: Vec<(String, Option<u32>)>,
+    pub interval: Option<ChunkInterval>,
+    pub replication_factor: Option<i64>,
+    pub data_nodes: Vec<String>,
+    pub if_not_exists: bool,
+    pub migrate_data: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkInterval {
+    /// An INTERVAL.
+    Us(i64),
+    /// An integer: microseconds for a timestamp dimension, units for an integer one.
+    Integer(i64),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionModes {
+    pub isolation: Option<Isolation>,
+    pub read_only: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Isolation {
+    /// As `SHOW transaction_isolation` prints it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadUncommitted => "read uncommitted",
+            Self::ReadCommitted => "read committed",
+            Self::RepeatableRead => "repeatable read",
+            Self::Serializable => "serializable",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::ReadUncommitted, Self::ReadCommitted, Self::RepeatableRead, Self::Serializable]
+            .into_iter()
+            .find(|level| level.name().eq_ignore_ascii_case(name.trim()))
+    }
+
+    /// Whether a transaction keeps its first snapshot.
+    #[must_use]
+    pub fn keeps_snapshot(self) -> bool {
+        matches!(self, Self::RepeatableRead | Self::Serializable)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetValue {
+    Default,
+    Value(String),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExplainOptions {
+    pub analyze: bool,
+    pub verbose: bool,
+    pub json: bool,
+    pub costs: bool,
+}

@@ -1,0 +1,136 @@
+//! Type names as written, to our types.
+
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
+use meridian_proto::SqlType;
+
+use crate::error::SqlError;
+
+const NUMERIC_DIGITS_MAX: u64 = 38;
+const VARCHAR_LENGTH_MAX: u64 = 10_485_760;
+
+/// The SQL type of a type name.
+pub(crate) fn sql_type(data_type: &DataType) -> Result<SqlType, SqlError> {
+    Ok(match data_type {
+        DataType::Bool | DataType::Boolean => SqlType::Bool,
+        DataType::Int2(None) | DataType::SmallInt(None) => SqlType::Int2,
+        DataType::Int(None) | DataType::Int4(None) | DataType::Integer(None) => SqlType::Int4,
+        DataType::Int8(None) | DataType::BigInt(None) => SqlType::Int8,
+        DataType::Float4 | DataType::Real => SqlType::Float4,
+        DataType::Float8 | DataType::DoublePrecision => SqlType::Float8,
+        DataType::Float(precision) => float(*precision)?,
+        DataType::Numeric(limits) | DataType::Decimal(limits) | DataType::Dec(limits) => numeric(*limits)?,
+        DataType::Text => SqlType::Text,
+        DataType::Varchar(length) | DataType::CharacterVarying(length) | DataType::CharVarying(length) => {
+            SqlType::Varchar(character_length(*length)?)
+        }
+        DataType::Char(length) | DataType::Character(length) => SqlType::Char(character_length(*length)?.unwrap_or(1)),
+        DataType::Timestamp(precision, zone) => {
+            check_precision("timestamp", *precision)?;
+            match zone {
+                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => SqlType::Timestamp,
+                TimezoneInfo::WithTimeZone | TimezoneInfo::Tz => SqlType::Timestamptz,
+            }
+        }
+        DataType::Date => SqlType::Date,
+        DataType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            check_precision("time", *precision)?;
+            SqlType::Time
+        }
+        DataType::Time(..) => {
+            return Err(SqlError::unsupported("type time with time zone is not supported")
+                .with_hint("Use timestamp with time zone."));
+        }
+        DataType::Interval { fields: None, precision } => {
+            check_precision("interval", *precision)?;
+            SqlType::Interval
+        }
+        DataType::Uuid => SqlType::Uuid,
+        DataType::Bytea => SqlType::Bytea,
+        DataType::JSONB => SqlType::Jsonb,
+        DataType::JSON => {
+            return Err(SqlError::unsupported("type json is not supported").with_hint("Use jsonb."));
+        }
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => match sql_type(element)? {
+            // PostgreSQL does not tell int[][] from int[] either, but its values may have any number of dimensions.
+            SqlType::Array(_) => return Err(SqlError::unsupported("arrays of several dimensions are not supported")),
+            element => SqlType::Array(Box::new(element)),
+        },
+        DataType::Custom(name, arguments) => custom(&name.to_string(), arguments)?,
+        other => return Err(unknown(&other.to_string())),
+    })
+}
+
+fn custom(name: &str, arguments: &[String]) -> Result<SqlType, SqlError> {
+    let folded = name.to_ascii_lowercase();
+    let folded = folded.strip_prefix("pg_catalog.").unwrap_or(&folded);
+    if matches!(folded, "serial" | "bigserial" | "smallserial" | "serial4" | "serial8" | "serial2") {
+        return Err(SqlError::unsupported(format!("type {folded} is not supported"))
+            .with_hint("Sequences are not supported; use an integer type, and a time column as the key."));
+    }
+    let element = folded.strip_prefix('_');
+    if let Some(element) = element.and_then(SqlType::parse) {
+        return Ok(SqlType::Array(Box::new(element)));
+    }
+    let text = if arguments.is_empty() { folded.to_owned() } else { format!("{folded}({})", arguments.join(",")) };
+    if folded == "bpchar" && arguments.is_empty() {
+        return Ok(SqlType::Text);
+    }
+    SqlType::parse(&text).ok_or_else(|| unknown(name))
+}
+
+pub(crate) fn unknown(name: &str) -> SqlError {
+    let name = name.to_ascii_lowercase();
+    SqlError::new("42704", format!("type \"{}\" does not exist", name.trim_matches('"')))
+}
+
+fn float(precision: ExactNumberInfo) -> Result<SqlType, SqlError> {
+    match precision {
+        ExactNumberInfo::None => Ok(SqlType::Float8),
+        ExactNumberInfo::Precision(1..=24) => Ok(SqlType::Float4),
+        ExactNumberInfo::Precision(25..=53) => Ok(SqlType::Float8),
+        ExactNumberInfo::Precision(0) => Err(SqlError::new("22023", "precision for type float must be at least 1 bit")),
+        _ => Err(SqlError::new("22023", "precision for type float must be less than 54 bits")),
+    }
+}
+
+fn numeric(limits: ExactNumberInfo) -> Result<SqlType, SqlError> {
+    let (precision, scale) = match limits {
+        ExactNumberInfo::None => return Ok(SqlType::Numeric(None)),
+        ExactNumberInfo::Precision(precision) => (precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
+    };
+    if !(1..=1000).contains(&precision) {
+        let message = format!("NUMERIC precision {precision} must be between 1 and 1000");
+        return Err(SqlError::new("22023", message));
+    }
+    if precision > NUMERIC_DIGITS_MAX {
+        return Err(SqlError::unsupported(format!(
+            "numeric with more than {NUMERIC_DIGITS_MAX} digits is not supported"
+        )));
+    }
+    match i8::try_from(scale) {
+        Ok(scale) if scale >= 0 && scale.unsigned_abs() <= precision as u8 => {
+            Ok(SqlType::Numeric(Some((precision as u8, scale))))
+        }
+        _ => Err(SqlError::unsupported(format!("numeric scale {scale} must be between 0 and its precision"))),
+    }
+}
+
+fn character_length(length: Option<CharacterLength>) -> Result<Option<u32>, SqlError> {
+    match length {
+        None => Ok(None),
+        Some(CharacterLength::IntegerLength { length: 0, .. }) => {
+            Err(SqlError::new("22023", "length for type varchar must be at least 1"))
+        }
+        Some(CharacterLength::IntegerLength { length, .. }) if length <= VARCHAR_LENGTH_MAX => Ok(Some(length as u32)),
+        Some(_) => Err(SqlError::new("22023", "length for type varchar cannot exceed 10485760")),
+    }
+}
+
+fn check_precision(name: &str, precision: Option<u64>) -> Result<(), SqlError> {
+    match precision {
+        None | Some(6) => Ok(()),
+        Some(precision) => Err(SqlError::unsupported(format!("type {name}({precision}) is not supported"))
+            .with_hint(format!("Use {name}, which keeps microseconds, and date_trunc or a cast when reading."))),
+    }
+}
