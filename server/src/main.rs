@@ -1,2 +1,26 @@
-//! Placeholder.
-fn main() {}
+//! The binary `meridian`: `cli` reads the command line, `config` the configuration, `node` makes a process of it with
+//! `admin` beside, `demo` starts a whole cluster of such processes.
+
+mod admin;
+mod cli;
+mod config;
+mod demo;
+mod failure;
+mod node;
+mod signals;
+mod telemetry;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::from(failure::EXIT_OK),
+        Err(failure) => {
+            eprintln!("meridian: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}

@@ -26,10 +26,6 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "meridian {} (node protocol {}, speaks PostgreSQL {})",
-            self.number, self.wire, self.postgres
-        )
+        write!(f, "meridian {} (node protocol {}, speaks PostgreSQL {})", self.number, self.wire, self.postgres)
     }
 }

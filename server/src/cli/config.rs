@@ -73,12 +73,6 @@ fn as_file(settings: &Settings) -> String {
             text.push_str(&format!("{gap}[{section}]\n"));
             section_before = section;
         }
-        // Numbers of bytes and milliseconds came with a unit; milliseconds need one on the way back.
-        let value = if matches!(key.name, "cluster.heartbeat" | "cluster.dead_after") {
-            format!("\"{value}ms\"")
-        } else {
-            value.to_string()
-        };
         text.push_str(&format!("{name} = {value}  # {}\n", key.meaning));
     }
     text.trim_end().to_owned()

@@ -23,8 +23,6 @@ pub enum Form {
     Count,
     /// A number of bytes, or with a unit: `512MiB`.
     Bytes,
-    /// A time span with a unit: `500ms`, `2s`.
-    Span,
     Choice(&'static [&'static str]),
 }
 
@@ -79,40 +77,17 @@ pub const KEYS: &[Key] = &[
         meaning: "access nodes that vote on the catalog, 1, 3 or 5; further ones learn",
     },
     Key {
-        name: "cluster.heartbeat",
-        form: Form::Span,
-        default: "500ms",
-        meaning: "time between two heartbeats of a data node",
-    },
-    Key {
-        name: "cluster.dead_after",
-        form: Form::Span,
-        default: "2s",
-        meaning: "time without a heartbeat after which a data node counts as dead",
-    },
-    Key {
         name: "admin.listen",
         form: Form::Address,
         default: "127.0.0.1:5436",
         meaning: "HTTP: /health/live, /health/ready, /metrics, /version",
     },
-    Key {
-        name: "data.shards",
-        form: Form::Count,
-        default: "0",
-        meaning: "shards of a data node; 0: one per core",
-    },
+    Key { name: "data.shards", form: Form::Count, default: "0", meaning: "shards of a data node; 0: one per core" },
     Key {
         name: "data.memtable",
         form: Form::Bytes,
-        default: "64MiB",
-        meaning: "rows a shard keeps in memory before it flushes them to segments",
-    },
-    Key {
-        name: "data.wal_file",
-        form: Form::Bytes,
-        default: "64MiB",
-        meaning: "size of one file of a shard's write-ahead log",
+        default: "256MiB",
+        meaning: "memory for rows of a shard that are not in segments yet",
     },
     Key {
         name: "log.format",
@@ -147,7 +122,8 @@ pub fn nearest(name: &str) -> Option<&'static str> {
             let moved = if own == bare { 0.9 } else { 0.0 };
             (whole.max(moved), key.name)
         })
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        // The first of equals.
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
         .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .map(|(_, name)| name)
 }
@@ -166,7 +142,7 @@ mod tests {
     #[test]
     fn misspelt_keys_find_their_neighbour() {
         assert_eq!(nearest("sql.lisen"), Some("sql.listen"));
-        assert_eq!(nearest("cluster.dead_afer"), Some("cluster.dead_after"));
+        assert_eq!(nearest("cluster.advertize"), Some("cluster.advertise"));
         assert_eq!(nearest("data.data_dir"), Some("node.data_dir"));
         assert_eq!(nearest("zzz"), None);
     }

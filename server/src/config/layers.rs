@@ -236,16 +236,10 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             list.iter().try_for_each(|item| check_address(item))?;
             Ok(Value::List(list.into_iter().map(str::to_owned).collect()))
         }
-        Form::Count => {
-            text.parse().map(Value::Count).map_err(|_| format!("wants a whole number, not \"{text}\""))
-        }
-        Form::Bytes => parse_unit(text, BYTE_UNITS).map(Value::Count).ok_or_else(|| {
-            format!("wants a number of bytes, or one with a unit such as 512MiB, not \"{text}\"")
-        }),
-        Form::Span => parse_unit(text, SPAN_UNITS)
-            .filter(|_| text.ends_with(char::is_alphabetic))
+        Form::Count => text.parse().map(Value::Count).map_err(|_| format!("wants a whole number, not \"{text}\"")),
+        Form::Bytes => parse_bytes(text)
             .map(Value::Count)
-            .ok_or_else(|| format!("wants a time span with a unit, such as 500ms or 2s, not \"{text}\"")),
+            .ok_or_else(|| format!("wants a number of bytes, or one with a unit such as 512MiB, not \"{text}\"")),
         Form::Choice(choices) if choices.contains(&text) => Ok(Value::Text(text.to_owned())),
         Form::Choice(choices) => Err(format!("wants one of {}, not \"{text}\"", choices.join(", "))),
     }
@@ -253,14 +247,12 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
 
 const BYTE_UNITS: &[(&str, u64)] =
     &[("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
-/// In milliseconds.
-const SPAN_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("min", 60_000)];
 
-fn parse_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim();
-    let factor = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
+    let factor = BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
@@ -331,8 +323,11 @@ mod tests {
     fn the_higher_layer_wins() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("m.toml");
-        std::fs::write(&file, "[sql]\nlisten = \"127.0.0.1:1\"\n[data]\nshards = 3\n[cluster]\njoin = [\"a:1\", \"b:2\"]\n")
-            .unwrap();
+        std::fs::write(
+            &file,
+            "[sql]\nlisten = \"127.0.0.1:1\"\n[data]\nshards = 3\n[cluster]\njoin = [\"a:1\", \"b:2\"]\n",
+        )
+        .unwrap();
         let sources = Sources {
             file: Some(file.clone()),
             variables: vec![
@@ -353,11 +348,11 @@ mod tests {
 
     #[test]
     fn units_are_understood() {
-        assert_eq!(parse_unit("512MiB", BYTE_UNITS), Some(512 << 20));
-        assert_eq!(parse_unit("17", BYTE_UNITS), Some(17));
-        assert_eq!(parse_unit("2 s", SPAN_UNITS), Some(2_000));
-        assert_eq!(parse_unit("2h", SPAN_UNITS), None);
-        assert_eq!(parse_unit("", BYTE_UNITS), None);
-        assert_eq!(parse_unit("99999999999999999999TiB", BYTE_UNITS), None);
+        assert_eq!(parse_bytes("512MiB"), Some(512 << 20));
+        assert_eq!(parse_bytes("17"), Some(17));
+        assert_eq!(parse_bytes("2 GiB"), Some(2 << 30));
+        assert_eq!(parse_bytes("2GB"), None);
+        assert_eq!(parse_bytes(""), None);
+        assert_eq!(parse_bytes("99999999999999999999TiB"), None);
     }
 }

@@ -7,6 +7,5 @@ mod keys;
 mod layers;
 mod typed;
 
-pub use keys::{KEYS, Key};
-pub use layers::{Origin, Settings, Sources, Value};
+pub use layers::{Settings, Sources};
 pub use typed::{Config, LogFormat, Role};

@@ -1,9 +1,8 @@
 //! The settings as the node uses them, checked as a whole.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::layers::Settings;
+use super::layers::{Origin, Settings};
 use crate::failure::Failure;
 
 /// What a process needs to know before it starts.
@@ -20,13 +19,10 @@ pub struct Config {
     pub cluster_advertise: Option<String>,
     pub join: Vec<String>,
     pub voters_max: usize,
-    pub heartbeat: Duration,
-    pub dead_after: Duration,
     pub admin_listen: String,
     /// 0: one per core.
     pub shards: u16,
     pub memtable_bytes_max: usize,
-    pub wal_file_bytes: usize,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
@@ -58,12 +54,9 @@ impl Config {
             cluster_advertise: Some(settings.text("cluster.advertise")).filter(|address| !address.is_empty()),
             join: settings.list("cluster.join"),
             voters_max: number(settings, "cluster.voters")?,
-            heartbeat: Duration::from_millis(settings.count("cluster.heartbeat")),
-            dead_after: Duration::from_millis(settings.count("cluster.dead_after")),
             admin_listen: settings.text("admin.listen"),
             shards: number(settings, "data.shards")?,
             memtable_bytes_max: number(settings, "data.memtable")?,
-            wal_file_bytes: number(settings, "data.wal_file")?,
             log_format: if settings.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Pretty },
             log_filter: settings.text("log.filter"),
         };
@@ -72,8 +65,9 @@ impl Config {
     }
 
     fn validate(&self, settings: &Settings) -> Result<(), Failure> {
-        let wrong = |key: &str, reason: &str| {
-            Err(Failure::usage(format!("{}: `{key}` {reason}", settings.origin(key))))
+        let wrong = |key: &str, reason: &str| match settings.origin(key) {
+            Origin::Default => Err(Failure::usage(format!("`{key}` {reason}"))),
+            origin => Err(Failure::usage(format!("{origin}: `{key}` {reason}"))),
         };
         if self.role == Role::Data && self.join.is_empty() {
             return wrong("cluster.join", "must name an access node: a data node has no cluster of its own");
@@ -81,17 +75,8 @@ impl Config {
         if ![1, 3, 5].contains(&self.voters_max) {
             return wrong("cluster.voters", "must be 1, 3 or 5");
         }
-        if self.dead_after < self.heartbeat * 2 {
-            return wrong("cluster.dead_after", "must be at least twice `cluster.heartbeat`");
-        }
-        if self.heartbeat < Duration::from_millis(100) {
-            return wrong("cluster.heartbeat", "must be at least 100ms");
-        }
         if self.memtable_bytes_max < 1 << 20 {
             return wrong("data.memtable", "must be at least 1MiB");
-        }
-        if self.wal_file_bytes < 1 << 20 {
-            return wrong("data.wal_file", "must be at least 1MiB");
         }
         for (key, address, advertised) in [
             ("sql.listen", &self.sql_listen, &self.sql_advertise),
@@ -176,13 +161,9 @@ mod tests {
         check(&[("node.role", "data"), ("cluster.join", "a:1")], "");
         check(
             &[("node.role", "data")],
-            "default: `cluster.join` must name an access node: a data node has no cluster of its own",
+            "`cluster.join` must name an access node: a data node has no cluster of its own",
         );
         check(&[("cluster.voters", "2")], "--set cluster.voters: `cluster.voters` must be 1, 3 or 5");
-        check(
-            &[("cluster.heartbeat", "2s")],
-            "default: `cluster.dead_after` must be at least twice `cluster.heartbeat`",
-        );
         check(
             &[("cluster.listen", "0.0.0.0:5435")],
             "--set cluster.listen: `cluster.listen` is every address of the machine; \

@@ -1,0 +1,68 @@
+//! Commands that look at a cluster.
+
+use crate::common::{Cluster, Port, meridian};
+
+#[test]
+fn status_and_node_list_show_every_node() {
+    let cluster = Cluster::start(3, 2);
+    let address = cluster.access[1].cluster_address();
+    let status = meridian(&["cluster", "status", "--json", "--cluster", &address]).json();
+    assert_eq!(status["state"], "member");
+    assert_eq!(status["members"].as_array().unwrap().len(), 3);
+    assert!(status["leader"].is_u64());
+    let nodes = meridian(&["node", "list", "--json", "--cluster", &address]).json();
+    let mut names: Vec<_> =
+        nodes["nodes"].as_array().unwrap().iter().map(|node| node["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["an1", "an2", "an3", "dn1", "dn2"]);
+    assert!(nodes["nodes"].as_array().unwrap().iter().all(|node| node["state"] == "live"), "{nodes:#}");
+
+    let text = meridian(&["cluster", "status", "--cluster", &address]);
+    assert_eq!(text.code, Some(0));
+    for word in ["leader", "an3", "dn2", "votes"] {
+        assert!(text.stdout.contains(word), "{}", text.stdout);
+    }
+}
+
+#[test]
+fn a_cluster_is_created_once() {
+    let cluster = Cluster::start(1, 0);
+    let again = meridian(&["cluster", "init", "--cluster", &cluster.access[0].cluster_address()]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.error_line().contains("could not create a cluster"), "{again:?}");
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_a_failure_of_one_line() {
+    let port = Port::take();
+    let output = meridian(&["node", "list", "--timeout", "1", "--cluster", &port.address()]);
+    assert_eq!(output.code, Some(1));
+    assert!(output.error_line().contains(&port.address()), "{output:?}");
+}
+
+#[test]
+fn version_is_told_in_text_and_json() {
+    assert_eq!(meridian(&["version", "--json"]).json()["version"], env!("CARGO_PKG_VERSION"));
+    assert!(meridian(&["version"]).stdout.starts_with(concat!("meridian ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn every_help_has_an_example() {
+    for command in [
+        vec!["start"],
+        vec!["cluster", "init"],
+        vec!["cluster", "status"],
+        vec!["node", "list"],
+        vec!["node", "remove"],
+        vec!["demo"],
+        vec!["config", "show"],
+        vec!["config", "check"],
+        vec!["version"],
+    ] {
+        let mut arguments = command.clone();
+        arguments.push("--help");
+        let output = meridian(&arguments);
+        assert_eq!(output.code, Some(0));
+        assert!(output.stdout.contains("Example"), "{command:?}: {}", output.stdout);
+    }
+}

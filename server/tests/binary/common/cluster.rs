@@ -1,0 +1,94 @@
+//! A cluster of processes: access nodes and data nodes, each with its own folder.
+
+use super::node::{Node, NodeSpec};
+use super::{Sql, meridian};
+
+pub struct Cluster {
+    pub access: Vec<Node>,
+    pub data: Vec<Node>,
+    // Last: nodes end before their folders go.
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// All nodes ready.
+    pub fn start(access_count: usize, data_count: usize) -> Self {
+        Self::start_with(access_count, data_count, &[])
+    }
+
+    pub fn start_with(access_count: usize, data_count: usize, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cluster = Self { access: Vec::new(), data: Vec::new(), folder };
+        for number in 1..=access_count {
+            cluster.add_access(&format!("an{number}"), flags);
+            if number == 1 {
+                let created = meridian(&["cluster", "init", "--cluster", &cluster.access[0].cluster_address()]);
+                assert_eq!(created.code, Some(0), "{created:?}");
+            }
+        }
+        for number in 1..=data_count {
+            cluster.add_data(&format!("dn{number}"), flags);
+        }
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Starts an access node; the first one waits for `cluster init`.
+    pub fn add_access(&mut self, name: &str, flags: &[&str]) {
+        let join = self.access.first().map(Node::cluster_address).into_iter().collect();
+        let mut node = Node::new(self.spec("access", name, join, flags));
+        node.run();
+        self.access.push(node);
+    }
+
+    pub fn add_data(&mut self, name: &str, flags: &[&str]) {
+        let join = self.access.iter().map(Node::cluster_address).collect();
+        let mut flags = flags.to_vec();
+        // Many data nodes share this machine.
+        flags.extend(["--shards", "1"]);
+        let mut node = Node::new(self.spec("data", name, join, &flags));
+        node.run();
+        self.data.push(node);
+    }
+
+    fn spec(&self, role: &'static str, name: &str, join: Vec<String>, flags: &[&str]) -> NodeSpec {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        NodeSpec { role, name: name.to_owned(), folder: self.folder.path().join(name), join, flags }
+    }
+
+    pub fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.access.iter_mut().chain(&mut self.data)
+    }
+
+    pub fn wait_ready(&mut self) {
+        self.nodes().for_each(Node::wait_ready);
+    }
+
+    /// `kill -9` for all, at once as far as one process can.
+    pub fn kill_all(&mut self) {
+        self.nodes().for_each(|node| node.signal(libc::SIGKILL));
+        self.nodes().for_each(Node::kill);
+    }
+
+    pub fn run_all(&mut self) {
+        self.nodes().for_each(Node::run);
+        self.wait_ready();
+    }
+
+    /// Position among the access nodes of the meta group's leader.
+    pub fn leader(&self) -> usize {
+        let addresses: Vec<String> = self.access.iter().map(Node::cluster_address).collect();
+        let status = meridian(&["cluster", "status", "--json", "--cluster", &addresses.join(",")]).json();
+        let leader = status["leader_address"].as_str().expect("a leader");
+        addresses.iter().position(|address| address == leader).expect("an access node of ours")
+    }
+
+    pub async fn connect(&self) -> Sql {
+        self.access[0].connect().await
+    }
+
+    #[track_caller]
+    pub fn assert_no_panic(&mut self) {
+        self.nodes().for_each(|node| node.assert_no_panic());
+    }
+}

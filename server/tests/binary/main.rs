@@ -1,0 +1,20 @@
+//! Tests through the real binary: processes, sockets and files as a user has them. One test binary, so that it is
+//! linked once; each test starts its own nodes on ports and folders of its own.
+
+mod admin;
+mod cli;
+mod clients;
+mod common;
+mod config;
+mod copy;
+mod crash;
+mod damage;
+mod demo;
+mod disk;
+mod membership;
+mod queries;
+mod refusals;
+mod start;
+mod transactions;
+mod types;
+mod wire_protocol;

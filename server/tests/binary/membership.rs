@@ -1,0 +1,133 @@
+//! Nodes that come and go.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Cluster, Node, NodeSpec, PATIENCE, meridian};
+
+fn status(cluster: &Cluster) -> serde_json::Value {
+    let addresses: Vec<String> = cluster.access.iter().map(Node::cluster_address).collect();
+    meridian(&["cluster", "status", "--json", "--cluster", &addresses.join(",")]).json()
+}
+
+fn node_id(cluster: &Cluster, name: &str) -> u64 {
+    let status = status(cluster);
+    let nodes = status["nodes"].as_array().unwrap();
+    nodes.iter().find(|node| node["name"] == name).unwrap()["id"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn a_fourth_access_node_learns_and_serves() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.connect().await.run("CREATE TABLE t (v int)").await;
+    cluster.add_access("an4", &[]);
+    cluster.wait_ready();
+    let sql = cluster.access[3].connect().await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    assert_eq!(cluster.connect().await.one("SELECT count(*) FROM t").await, "1");
+    let status = status(&cluster);
+    let voters = status["members"].as_array().unwrap().iter().filter(|member| member["voter"] == true).count();
+    assert_eq!((status["members"].as_array().unwrap().len(), voters), (4, 3), "{status:#}");
+}
+
+#[tokio::test]
+async fn an_access_node_leaves_and_the_rest_goes_on() {
+    let mut cluster = Cluster::start(3, 1);
+    let id = node_id(&cluster, "an3").to_string();
+    let address = cluster.access[0].cluster_address();
+    let removed = meridian(&["node", "remove", &id, "--cluster", &address]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    cluster.access[2].kill();
+    let status = status(&cluster);
+    assert_eq!(status["members"].as_array().unwrap().len(), 2, "{status:#}");
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "1");
+}
+
+#[tokio::test]
+async fn a_data_node_is_removed_only_when_it_is_empty() {
+    let mut cluster = Cluster::start(1, 2);
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (time timestamptz NOT NULL, device text)").await;
+    sql.run("SELECT create_distributed_hypertable('t', 'time', 'device', 16)").await;
+    let values: Vec<String> = (0..64).map(|device| format!("('2024-01-01Z', 'd{device}')")).collect();
+    sql.run(&format!("INSERT INTO t VALUES {}", values.join(","))).await;
+    let address = cluster.access[0].cluster_address();
+    let id = node_id(&cluster, "dn2").to_string();
+    let refused = meridian(&["node", "remove", &id, "--cluster", &address]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.error_line().contains("still holds data"), "{refused:?}");
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "64");
+
+    cluster.add_data("dn3", &[]);
+    cluster.wait_ready();
+    let id = node_id(&cluster, "dn3").to_string();
+    let removed = meridian(&["node", "remove", &id, "--cluster", &address]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    let names: Vec<_> = status(&cluster)["nodes"].as_array().unwrap().iter().map(|n| n["name"].clone()).collect();
+    assert!(!names.contains(&"dn3".into()), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_dead_data_node_is_shown_dead_and_live_again_when_it_is_back() {
+    let mut cluster = Cluster::start(1, 2);
+    let wait_for = |cluster: &Cluster, state: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = status(cluster);
+            let nodes = status["nodes"].as_array().unwrap();
+            let found = nodes.iter().find(|node| node["name"] == "dn1").unwrap()["state"].clone();
+            if found == state {
+                return;
+            }
+            assert!(Instant::now() < deadline, "dn1 stays {found}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    cluster.data[0].kill();
+    wait_for(&cluster, "dead");
+    cluster.data[0].run();
+    wait_for(&cluster, "live");
+}
+
+#[test]
+fn a_folder_of_another_cluster_is_refused_and_untouched() {
+    let mut cluster = Cluster::start(1, 2);
+    let other = Cluster::start(1, 0);
+    cluster.data.iter_mut().for_each(Node::kill);
+
+    // Node 1 of the cluster, but asked to join another one.
+    let folder = cluster.data[0].folder().to_owned();
+    let before = snapshot(&folder);
+    let stray = Node::new(NodeSpec {
+        role: "data",
+        name: "dn1".to_owned(),
+        folder: folder.clone(),
+        join: vec![other.access[0].cluster_address()],
+        flags: vec!["--shards".to_owned(), "1".to_owned()],
+    });
+    let output = stray.run_to_failure();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let line = output.stderr.lines().last().unwrap();
+    assert!(line.starts_with("meridian: ") && line.contains("cluster"), "{line}");
+    assert_eq!(snapshot(&folder), before, "untouched");
+}
+
+/// Names and contents of everything but the lock files.
+fn snapshot(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_none_or(|name| name != "lock") {
+                files.push((path.clone(), std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,98 @@
+//! BEGIN, COMMIT, ROLLBACK, and who sees what when.
+
+use crate::common::{Cluster, Node};
+
+#[tokio::test]
+async fn own_writes_are_seen_and_others_only_after_commit() {
+    let node = Node::start();
+    let (writer, reader) = (node.connect().await, node.connect().await);
+    writer.run("CREATE TABLE t (time timestamptz NOT NULL, device text, v int)").await;
+    writer.run("SELECT create_hypertable('t', 'time', 'device', 4)").await;
+    writer.run("BEGIN").await;
+    writer.run("INSERT INTO t VALUES ('2024-01-01Z', 'a', 1), ('2024-06-01Z', 'b', 2)").await;
+    assert_eq!(writer.copy("COPY t FROM STDIN WITH (FORMAT csv)", "2024-09-01Z,c,3\n").await.unwrap(), 1);
+    assert_eq!(writer.one("SELECT count(*) FROM t").await, "3");
+    assert_eq!(reader.one("SELECT count(*) FROM t").await, "0");
+    writer.run("COMMIT").await;
+    assert_eq!(reader.rows("SELECT v FROM t ORDER BY v").await, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn rolled_back_and_failed_transactions_leave_nothing() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (time timestamptz NOT NULL, v int)").await;
+    sql.run("SELECT create_hypertable('t', 'time')").await;
+    sql.run("BEGIN; INSERT INTO t VALUES ('2024-01-01Z', 1), ('2025-01-01Z', 1)").await;
+    sql.run("ROLLBACK").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "0");
+
+    sql.run("BEGIN").await;
+    sql.run("INSERT INTO t VALUES ('2024-01-01Z', 1)").await;
+    assert_eq!(sql.fail("SELECT nothing FROM t").await.0, "42703");
+    let (sqlstate, message) = sql.fail("INSERT INTO t VALUES ('2024-01-01Z', 2)").await;
+    assert_eq!(sqlstate, "25P02");
+    assert_eq!(message, "current transaction is aborted, commands ignored until end of transaction block");
+    sql.run("COMMIT").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "0", "COMMIT of a failed transaction rolls back");
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_away_takes_its_transaction_with_it() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    {
+        let other = node.connect().await;
+        other.run("BEGIN").await;
+        other.run("INSERT INTO t VALUES (1)").await;
+    }
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "0");
+}
+
+#[tokio::test]
+async fn statements_of_one_message_are_one_transaction() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    assert_eq!(sql.fail("INSERT INTO t VALUES (1); SELECT 1/0").await.0, "22012");
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "0");
+    sql.run("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "2");
+}
+
+#[tokio::test]
+async fn a_transaction_over_several_data_nodes_appears_at_once() {
+    let cluster = Cluster::start(1, 3);
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (time timestamptz NOT NULL, device text, batch int)").await;
+    sql.run("SELECT create_distributed_hypertable('t', 'time', 'device', 8)").await;
+    let values = |batch: usize| -> String {
+        let rows = (0..64).map(|row| format!("('2024-{:02}-01Z', 'd{row}', {batch})", 1 + row % 12));
+        rows.collect::<Vec<_>>().join(",")
+    };
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let reader = cluster.connect().await;
+    let finished = std::sync::Arc::clone(&done);
+    let reading = tokio::spawn(async move {
+        let mut seen = 0;
+        while !finished.load(std::sync::atomic::Ordering::Relaxed) {
+            for row in reader.rows("SELECT batch, count(*) FROM t GROUP BY batch").await {
+                let count: usize = row.split('|').nth(1).unwrap().parse().unwrap();
+                assert_eq!(count, 64, "a part of a transaction is visible: {row}");
+            }
+            seen += 1;
+        }
+        seen
+    });
+    for batch in 0..20 {
+        sql.run("BEGIN").await;
+        sql.run(&format!("INSERT INTO t VALUES {}", values(batch))).await;
+        sql.run(if batch % 4 == 3 { "ROLLBACK" } else { "COMMIT" }).await;
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(reading.await.unwrap() > 0);
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, (15 * 64).to_string());
+    let hosts = sql.one("SELECT count(DISTINCT batch) FROM t").await;
+    assert_eq!(hosts, "15");
+}
