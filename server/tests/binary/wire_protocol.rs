@@ -131,7 +131,7 @@ impl Client {
     fn run(&mut self, sql: &str) -> Vec<String> {
         let messages = self.query(sql);
         assert!(!kinds(&messages).contains('E'), "{sql}: {:?}", failures(&messages));
-        messages.iter().filter(|message| message.kind == 'C').map(|message| tag(message)).collect()
+        messages.iter().filter(|message| message.kind == 'C').map(tag).collect()
     }
 
     /// First value of the first row.

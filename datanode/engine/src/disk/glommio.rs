@@ -17,7 +17,7 @@ const PROBE_NAME: &str = ".probe";
 pub struct GlommioDisk(());
 
 /// Longest time that a lost wake-up of the helper thread costs.
-const HELPER_TICK: std::time::Duration = std::time::Duration::from_millis(5);
+const WAKE_TICK: std::time::Duration = std::time::Duration::from_millis(5);
 
 impl GlommioDisk {
     /// Makes the folder when it is missing and settles how the device is read.
@@ -129,9 +129,9 @@ async fn blocking<T: Send + 'static>(
     let mut done = std::pin::pin!(receiver.recv_async());
     loop {
         // A wake-up from another thread can be lost while the executor goes to sleep: it looks again after a tick.
-        let tick = std::pin::pin!(glommio::timer::sleep(HELPER_TICK));
+        let tick = std::pin::pin!(glommio::timer::sleep(WAKE_TICK));
         if let futures::future::Either::Left((result, _)) = futures::future::select(done.as_mut(), tick).await {
-            let result = result.unwrap_or_else(|_| Err(io::Error::other("the helper thread ended without an answer")));
+            let result = result.unwrap_or_else(|_| Err(io::Error::other("the thread ended without an answer")));
             return result.map_err(|error| DiskError::of(operation, path, error));
         }
     }

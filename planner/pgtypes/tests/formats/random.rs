@@ -1,5 +1,7 @@
 //! Random values survive the trip through text and binary; random bytes never panic.
 
+#![expect(clippy::result_large_err, reason = "an error of a test is made once")]
+
 use std::sync::Arc;
 
 use arrow::array::{

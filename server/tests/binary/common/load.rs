@@ -105,12 +105,12 @@ impl Writer {
     /// One statement; also whether the connection is gone.
     async fn write(&self, sql: &Sql, statement: u64) -> (Outcome, String, bool) {
         // INSERT and COPY in turn; every third one is a single row group of one chunk.
-        let spread = if statement % 3 == 0 { 1 } else { 4 };
+        let spread = if statement.is_multiple_of(3) { 1 } else { 4 };
         let rows = (0..ROWS_PER_STATEMENT).map(|row| {
             let day = 1 + (row % spread) * 7;
             (format!("2024-01-{day:02} 00:00:{:02}+00", statement % 60), format!("d{}", row % spread), row)
         });
-        let result = if statement % 2 == 0 {
+        let result = if statement.is_multiple_of(2) {
             let values: Vec<_> =
                 rows.map(|(time, device, row)| format!("('{time}', '{device}', {statement}, {row})")).collect();
             sql.client.simple_query(&format!("INSERT INTO load VALUES {}", values.join(","))).await.map(|_| ())
