@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use meridian_engine::pace;
 use meridian_proto::{Refusal, ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info};
@@ -29,10 +30,6 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How often a shard is asked whether it lives, and how long it may take to say so.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
-/// With the library's 100 ms a busy task delays everything else on its core by 100-200 ms.
-const PREEMPT_TIMER: Duration = Duration::from_micros(500);
-/// Target latency of the write lane.
-const WRITE_LATENCY: Duration = Duration::from_millis(1);
 /// Registered I/O buffers per ring; an executor has three, pinned: 2 shards x 3 x 1 MiB. What does not fit is allocated.
 const IO_MEMORY_BYTES: usize = 1 << 20;
 
@@ -124,11 +121,6 @@ where
         thread: Mutex::new(Some(thread)),
     };
     Ok((ShardHandle(Arc::new(mailbox)), report))
-}
-
-/// Lets other queues of the shard run when their time has come. To be called by scans, batch by batch.
-pub async fn yield_if_needed() {
-    glommio::yield_if_needed().await;
 }
 
 /// Ends the process: its memory or its disk can no longer be trusted, and others take over what they have copies of.
@@ -255,9 +247,6 @@ impl<S: Clone + 'static> ShardHandle<S> {
     }
 }
 
-/// Longest time that a lost wake-up costs. 10 a second on an idle shard are 0.1 % of a core.
-const WAKE_EVERY: Duration = Duration::from_millis(100);
-
 /// The thread of a shard, from its executor's start to its end.
 fn run_executor<S, R, O, Fut>(
     shard: ShardId,
@@ -273,7 +262,7 @@ fn run_executor<S, R, O, Fut>(
     let executor = LocalExecutorBuilder::new(placement(shard))
         .name("shard")
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(PREEMPT_TIMER)
+        .preempt_timer(pace::PREEMPT_TIMER)
         .spin_before_park(Duration::ZERO)
         .make();
     let executor = match executor {
@@ -286,14 +275,7 @@ fn run_executor<S, R, O, Fut>(
     };
     executor.run(async move {
         let queues = Queues::create();
-        // A wake-up from another thread can be lost while the executor goes to sleep (seen at start, with the threads that
-        // sync folders): without this tick it would sleep for good. It dies with the executor.
-        glommio::spawn_local(async {
-            loop {
-                glommio::timer::sleep(WAKE_EVERY).await;
-            }
-        })
-        .detach();
+        pace::begin();
         // The whole life of the shard belongs to the write lane; what the engine spawns inherits it.
         let life = glommio::spawn_local_into(live(open, messages, opened, queues), queues.write);
         life.expect("the queue was made above").await;
@@ -311,7 +293,8 @@ impl Queues {
         let executor = glommio::executor();
         let shares = Shares::Static(1000);
         Self {
-            write: executor.create_task_queue(shares.clone(), Latency::Matters(WRITE_LATENCY), "write"),
+            // What matters here is that a wake-up from outside interrupts long work; the timer is off.
+            write: executor.create_task_queue(shares.clone(), Latency::Matters(pace::PREEMPT_TIMER), "write"),
             scan: executor.create_task_queue(shares, Latency::NotImportant, "scan"),
         }
     }
@@ -455,7 +438,7 @@ mod tests {
             .submit(Lane::Scan, |count: Rc<Cell<u64>>| async move {
                 while count.get() == 0 {
                     std::hint::black_box((0..10_000u64).sum::<u64>());
-                    yield_if_needed().await;
+                    pace::breathe().await;
                 }
                 Ok(())
             })

@@ -17,12 +17,12 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use futures::future::{Either, select, try_join_all};
+use meridian_engine::pace::breathe;
 use meridian_engine::scan::BATCH_ROWS_MAX;
 use meridian_engine::{Scan, ScanStatistics, ScanStream, Shard, Value};
 use meridian_fragment::{Bound, ChunkSource, leaf_of, task_context};
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
-use crate::bridge::yield_if_needed;
 use crate::request::ChunkRef;
 use crate::statement_error::refusal_of;
 
@@ -116,7 +116,7 @@ async fn send_results(
             rows += batch.num_rows() as u64;
             results.send_async(batch).await.map_err(|_| Refusal::Canceled)?;
         }
-        yield_if_needed().await;
+        breathe().await;
     }
     Ok(rows)
 }
@@ -188,7 +188,7 @@ impl LeafReader<'_> {
         while let Some(batch) = stream.next().await {
             *self.statistics.borrow_mut() = sum(before, stream.statistics());
             self.hand_over(open, batch).await?;
-            yield_if_needed().await;
+            breathe().await;
         }
         *self.statistics.borrow_mut() = sum(before, stream.statistics());
         Ok(())

@@ -16,9 +16,6 @@ const PROBE_NAME: &str = ".probe";
 #[derive(Clone)]
 pub struct GlommioDisk(());
 
-/// Longest time that a lost wake-up of the helper thread costs.
-const WAKE_TICK: std::time::Duration = std::time::Duration::from_millis(5);
-
 impl GlommioDisk {
     /// Makes the folder when it is missing and settles how the device is read.
     ///
@@ -112,29 +109,14 @@ impl Disk for GlommioDisk {
     }
 }
 
-/// Runs calls that may block on a thread of their own.
+/// Runs calls that may block on the executor's helper thread.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     path: &Path,
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, DiskError> {
-    // Not glommio's helper thread: its answers were seen to get lost at start, and the shard waited for good. These calls
-    // are rare, so that a thread each costs nothing.
-    let (sender, receiver) = flume::bounded(1);
-    let spawned = std::thread::Builder::new().name("shard-files".to_owned()).spawn(move || {
-        // Nobody listens only when the shard has ended.
-        let _ = sender.send(call());
-    });
-    spawned.map_err(|error| DiskError::of(operation, path, error))?;
-    let mut done = std::pin::pin!(receiver.recv_async());
-    loop {
-        // A wake-up from another thread can be lost while the executor goes to sleep: it looks again after a tick.
-        let tick = std::pin::pin!(glommio::timer::sleep(WAKE_TICK));
-        if let futures::future::Either::Left((result, _)) = futures::future::select(done.as_mut(), tick).await {
-            let result = result.unwrap_or_else(|_| Err(io::Error::other("the thread ended without an answer")));
-            return result.map_err(|error| DiskError::of(operation, path, error));
-        }
-    }
+    let result = glommio::executor().spawn_blocking(call).await;
+    result.map_err(|error| DiskError::of(operation, path, error))
 }
 
 /// The error of the operating system within; glommio's own conversion loses its number.
