@@ -59,6 +59,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Prints the SQL of the query set as JSON, for other programs.
+    Sql {
+        #[command(flatten)]
+        shape: Shape,
+        #[arg(long, default_value_t = 20)]
+        runs: usize,
+    },
     /// Prints the rows as CSV.
     Generate {
         #[command(flatten)]
@@ -123,6 +130,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Idle { binary, seconds, json } => {
             report::print(&process::run(binary, Duration::from_secs(seconds)).await?, json);
         }
+        Command::Sql { shape, runs } => println!("{}", queries::sql(shape.workload(), runs.max(1))),
         Command::Generate { shape } => generate(shape.workload())?,
     }
     Ok(())

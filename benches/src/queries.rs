@@ -137,6 +137,17 @@ pub async fn run(url: &str, workload: Workload, runs: usize, only: Option<&str>)
     Ok(figures)
 }
 
+/// The set as a JSON array of `{name, queries}`, with `runs` queries each.
+#[must_use]
+pub fn sql(workload: Workload, runs: usize) -> serde_json::Value {
+    let set = |query: &Query| {
+        let mut maker = Maker::new(workload);
+        let queries: Vec<_> = (0..runs).map(|_| (query.make)(&mut maker)).collect();
+        serde_json::json!({ "name": query.name, "queries": queries })
+    };
+    QUERIES.iter().map(set).collect()
+}
+
 async fn measure(client: &Client, sql: &str) -> Result<(f64, usize), Error> {
     let started = Instant::now();
     let messages = client.simple_query(sql).await.map_err(|error| format!("{sql}: {error:?}"))?;
