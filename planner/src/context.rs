@@ -9,6 +9,7 @@ use meridian_client::cluster::{Cluster, Transactions};
 use meridian_proto::NodeId;
 
 use crate::error::SqlError;
+use crate::exec::heavy::HeavyThreads;
 use crate::exec::rules::push_down::PushDown;
 use crate::sql::plan::base_state;
 
@@ -22,6 +23,7 @@ pub struct GatewayContext {
     pub(crate) base: SessionState,
     /// What every plan is executed with.
     pub(crate) tasks: Arc<TaskContext>,
+    pub(crate) heavy: HeavyThreads,
     queries: AtomicU64,
 }
 
@@ -36,7 +38,9 @@ impl GatewayContext {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
         let base = base_state(Arc::clone(&runtime), vec![Arc::new(PushDown)]);
         let tasks = base.task_ctx();
-        Ok(Arc::new(Self { cluster, transactions, node, runtime, base, tasks, queries: AtomicU64::new(1) }))
+        let heavy = HeavyThreads::start()
+            .map_err(|error| SqlError::new("53000", format!("could not start the threads of queries: {error}")))?;
+        Ok(Arc::new(Self { cluster, transactions, node, runtime, base, tasks, heavy, queries: AtomicU64::new(1) }))
     }
 
     /// A number for the next statement, for logs of all nodes.

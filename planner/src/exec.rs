@@ -13,6 +13,7 @@ pub(crate) mod catalog;
 pub(crate) mod rules;
 
 pub(crate) mod explain;
+pub(crate) mod heavy;
 pub(crate) mod stream;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod rewrite;
 mod similar;
 
 pub(crate) mod environment;
+mod floats;
 pub(crate) mod functions;
 mod operators;
 mod semantics;

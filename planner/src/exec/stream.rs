@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::heavy;
+use crate::context::GatewayContext;
 use crate::error::SqlError;
 use crate::outcome::RowStream;
 use crate::sql::errors::canceled;
@@ -32,20 +33,25 @@ pub(crate) fn check(cancel: &CancellationToken) -> Result<(), SqlError> {
 /// Starts a plan. Dropping the stream ends it everywhere, cancelling ends it with 57014.
 pub(crate) fn start(
     plan: Arc<dyn ExecutionPlan>,
-    context: Arc<TaskContext>,
+    gateway: &GatewayContext,
     cancel: &CancellationToken,
 ) -> Result<RowStream, SqlError> {
-    let rows = execute_stream(plan, context)?;
+    let tasks = Arc::clone(&gateway.tasks);
+    let rows = if heavy::is_heavy(plan.as_ref()) {
+        heavy::run(plan, tasks, &gateway.heavy)
+    } else {
+        execute_stream(plan, tasks)?.map(|batch| batch.map_err(SqlError::from)).boxed()
+    };
     Ok(with_cancel(rows, cancel.clone()))
 }
 
-fn with_cancel(rows: SendableRecordBatchStream, cancel: CancellationToken) -> RowStream {
+fn with_cancel(rows: RowStream, cancel: CancellationToken) -> RowStream {
     Box::pin(stream::unfold(Some((rows, cancel)), |state| async move {
         let (mut rows, cancel) = state?;
         let next = tokio::select! {
             biased;
             () = cancel.cancelled() => Some(Err(canceled())),
-            next = rows.next() => next.map(|batch| batch.map_err(SqlError::from)),
+            next = rows.next() => next,
         };
         match next {
             Some(Ok(batch)) => Some((Ok(batch), Some((rows, cancel)))),
@@ -63,16 +69,11 @@ pub(crate) fn ready(batch: RecordBatch) -> RowStream {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::error::DataFusionError;
-    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-
     use super::*;
 
     #[tokio::test]
     async fn a_cancelled_stream_ends_with_57014() {
-        let schema = Arc::new(arrow::datatypes::Schema::empty());
-        let endless = stream::pending::<Result<RecordBatch, DataFusionError>>();
-        let rows: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, endless));
+        let rows: RowStream = Box::pin(stream::pending());
         let cancel = CancellationToken::new();
         let mut rows = with_cancel(rows, cancel.clone());
         tokio::spawn(async move { cancel.cancel() });

@@ -233,7 +233,7 @@ impl Session {
         let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let text = format!("SELECT 1 FROM {}.{} LIMIT 1", quote(&table.namespace), quote(&table.name));
         let PlannedQuery { plan, .. } = self.plan_query(parse_query_text(&text)?.as_ref(), &[], cancel).await?;
-        let mut rows = start(plan, Arc::clone(&self.gateway.tasks), cancel)?;
+        let mut rows = start(plan, &self.gateway, cancel)?;
         while let Some(batch) = cancellable(cancel, async { rows.next().await.transpose() }).await? {
             if batch.num_rows() > 0 {
                 return Err(not_empty(call, &table.name));

@@ -19,6 +19,7 @@ use super::transaction::{Moment, meta_deadline};
 use crate::error::SqlError;
 use crate::exec::catalog::{Overlay, PUBLIC, StatementCatalog};
 use crate::exec::explain::{Measured, explain_json, explain_text};
+use crate::exec::heavy::stoppable;
 use crate::exec::source::{ClusterSource, FragmentSource, ReadStamp};
 use crate::exec::stream::{cancellable, check, start};
 use crate::outcome::{Outcome, OutputColumn};
@@ -99,7 +100,7 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let PlannedQuery { columns, plan } = self.plan_query(query, parameters, cancel).await?;
         let schema = plan.schema();
-        let rows = start(plan, Arc::clone(&self.gateway.tasks), cancel)?;
+        let rows = start(plan, &self.gateway, cancel)?;
         Ok(Outcome::Rows { columns, schema, rows, tag: "SELECT" })
     }
 
@@ -131,7 +132,8 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let base = &self.gateway.base;
-        cancellable(cancel, base.query_planner().create_physical_plan(plan, base)).await
+        let plan = cancellable(cancel, base.query_planner().create_physical_plan(plan, base)).await?;
+        Ok(stoppable(plan, cancel)?)
     }
 
     pub(super) async fn explain(
@@ -159,7 +161,7 @@ impl Session {
         let planned = started.elapsed();
         let mut measured = None;
         if options.analyze {
-            let mut rows = start(Arc::clone(&plan), Arc::clone(&self.gateway.tasks), cancel)?;
+            let mut rows = start(Arc::clone(&plan), &self.gateway, cancel)?;
             let began = Instant::now();
             while let Some(batch) = rows.next().await {
                 batch?;

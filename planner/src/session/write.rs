@@ -158,7 +158,7 @@ impl Session {
             (plan, RowMaker::new(Arc::clone(&sink.table), given, &planning, &self.gateway.base)?)
         };
         let plan = self.physical(&plan, cancel).await?;
-        let mut rows = start(plan, Arc::clone(&self.gateway.tasks), cancel)?;
+        let mut rows = start(plan, &self.gateway, cancel)?;
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             let batch = maker.complete(batch.columns(), batch.num_rows())?;

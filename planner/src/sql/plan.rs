@@ -28,6 +28,7 @@ use meridian_proto::SqlType;
 
 use super::environment::Environment;
 use super::errors::external;
+use super::floats::Floats;
 use super::functions::session;
 use super::names::shown;
 use super::operators::{Operators, Types};
@@ -157,6 +158,7 @@ impl<'a> Planning<'a> {
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
             Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(Floats),
             Arc::new(TypeCoercion::new()),
             Arc::new(Semantics(Arc::clone(&self.environment))),
         ];

@@ -127,23 +127,32 @@ async fn settings_are_set_shown_and_reset() {
 async fn cancel_and_statement_timeout_stop_what_runs() {
     let node = Node::start();
     let sql = node.connect().await;
-    // Far longer than the test has patience.
-    let endless = "SELECT pg_sleep(60)";
-    sql.run("SET statement_timeout = '300ms'").await;
-    let started = Instant::now();
-    assert_eq!(sql.fail(endless).await.0, "57014");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    sql.run("SET statement_timeout = 0").await;
+    sql.run("CREATE TABLE numbers (x bigint); INSERT INTO numbers SELECT * FROM generate_series(1, 200000)").await;
+    // Each far longer than the test has patience: one that waits, one that makes rows, one whose filter lets none through,
+    // one that scans a table over and over.
+    let endless = [
+        "SELECT pg_sleep(60)",
+        "SELECT count(*) FROM generate_series(1, 10000000) a(x), generate_series(1, 10000000) b(y)",
+        "SELECT count(*) FROM generate_series(1, 5000000) a(x) JOIN generate_series(1, 5000000) b(y) ON x * y = -1",
+        "SELECT count(*) FROM numbers a JOIN numbers b ON a.x * b.x = -1",
+    ];
+    for query in endless {
+        sql.run("SET statement_timeout = '300ms'").await;
+        let started = Instant::now();
+        assert_eq!(sql.fail(query).await.0, "57014", "{query}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{query}: {:?}", started.elapsed());
+        sql.run("SET statement_timeout = 0").await;
 
-    let token = sql.client.cancel_token();
-    let canceling = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        token.cancel_query(tokio_postgres::NoTls).await
-    });
-    let started = Instant::now();
-    let error = sql.try_rows(endless).await.unwrap_err();
-    assert_eq!(sqlstate_of(&error), "57014");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    canceling.await.unwrap().unwrap();
-    assert_eq!(sql.one("SELECT 1").await, "1");
+        let token = sql.client.cancel_token();
+        let canceling = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            token.cancel_query(tokio_postgres::NoTls).await
+        });
+        let started = Instant::now();
+        let error = sql.try_rows(query).await.unwrap_err();
+        assert_eq!(sqlstate_of(&error), "57014", "{query}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{query}: {:?}", started.elapsed());
+        canceling.await.unwrap().unwrap();
+        assert_eq!(sql.one("SELECT 1").await, "1");
+    }
 }

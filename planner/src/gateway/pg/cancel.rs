@@ -27,6 +27,9 @@ const CONNECTION_BITS: u32 = 20;
 const CONNECTION_MASK: u32 = (1 << CONNECTION_BITS) - 1;
 const NODE_MASK: u32 = (1 << (31 - CONNECTION_BITS)) - 1;
 
+/// "transaction_resolution_unknown"
+const OUTCOME_UNKNOWN: &str = "08007";
+
 /// Who stopped a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -177,7 +180,8 @@ impl Running {
     /// heed it. What comes back after that is explained by [`Self::explain`].
     pub async fn watch<T>(&self, wire: &mut Wire, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        let mut timeout = pin!(self.timeout());
+        // Work that has used up its turn leaves none to a timer polled after it, and would never be found late.
+        let mut timeout = pin!(tokio::task::unconstrained(self.timeout()));
         loop {
             let stopped = self.stop.token.is_cancelled();
             tokio::select! {
@@ -218,8 +222,12 @@ impl Running {
         }
     }
 
-    /// The error to tell for `error`: when the statement was stopped, what stopped it.
+    /// The error to tell for `error`: when the statement was stopped, what stopped it. An unknown outcome stays one: the
+    /// client must not take it for a statement that surely did nothing.
     pub fn explain(&self, error: SqlError) -> Failure {
+        if error.sqlstate == OUTCOME_UNKNOWN {
+            return Failure::Error(error);
+        }
         match *lock(&self.stop.cause) {
             None => Failure::Error(error),
             Some(Cause::Request) => Failure::Error(canceled("user request")),
@@ -261,7 +269,11 @@ mod tests {
     }
 
     fn explained(running: &Running) -> String {
-        match running.explain(SqlError::new("XX000", "own")) {
+        explained_as(running, "XX000")
+    }
+
+    fn explained_as(running: &Running, sqlstate: &'static str) -> String {
+        match running.explain(SqlError::new(sqlstate, "own")) {
             Failure::Error(error) => error.message,
             Failure::Ended(Ended::Fatal(error)) => format!("FATAL {}", error.message),
             Failure::Ended(Ended::Closed) => "closed".to_owned(),
@@ -289,6 +301,7 @@ mod tests {
         assert!(registry.cancel(registered.pid, &registered.secret));
         assert!(running.token().is_cancelled());
         assert_eq!(explained(&running), "canceling statement due to user request");
+        assert_eq!(explained_as(&running, OUTCOME_UNKNOWN), "own");
         drop(running);
         assert!(!registry.cancel(registered.pid, &registered.secret), "it ended");
     }
