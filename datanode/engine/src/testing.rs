@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 
 use std::future::Future;
+use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
@@ -17,4 +18,9 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
             pace::begin();
             test.await
         })
+}
+
+/// Between two looks at a condition. A plain yield would keep the executor from its timers.
+pub async fn tick() {
+    glommio::timer::sleep(Duration::from_micros(200)).await;
 }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use super::*;
 use crate::disk::GlommioDisk;
 use crate::replica::Decision;
-use crate::testing::run;
+use crate::testing::{run, tick};
 
 #[test]
 fn flushed_rows_are_seen_and_the_log_is_let_go() {
@@ -81,7 +81,7 @@ fn a_large_stage_spills_into_runs_and_is_decided_later() {
                     shard.write(Write { command: CommandId(piece / 20), ..staged }).await.unwrap();
                 }
                 while shard.status().segments < 2 || shard.status().memtable_bytes > 100 << 10 {
-                    glommio::executor().yield_now().await;
+                    tick().await;
                 }
                 let own = Scan { own: Some((id(1), CommandId(1))), ..scan_at(50) };
                 assert_eq!(scanned(&shard, own).await.unwrap().0, up_to(10_000), "the first command's rows");
@@ -120,7 +120,7 @@ fn a_decision_during_a_flush_counts_for_what_is_being_flushed() {
             let flusher = shard.clone();
             let flush = glommio::spawn_local(async move { flusher.flush().await.unwrap() }).detach();
             while !is_flushing(&shard) {
-                glommio::executor().yield_now().await;
+                tick().await;
             }
             shard.decide(decide(2, commit, 1)).await.unwrap();
             assert!(is_flushing(&shard), "seed {seed}: too quick to test anything");
@@ -147,7 +147,7 @@ fn old_rows_are_flushed_by_age() {
             open(&disk, ShardOptions { flush_age: Duration::ZERO, ..options(&simulated()) }).await.unwrap();
         shard.write(write(1, 0..10)).await.unwrap();
         while shard.status().segments == 0 {
-            glommio::executor().yield_now().await;
+            tick().await;
         }
         assert_eq!(values_at(&shard, 99).await, up_to(10));
     });
