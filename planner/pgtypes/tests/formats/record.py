@@ -20,12 +20,13 @@ HERE = pathlib.Path(__file__).parent
 # An unquoted assignment, so that lengths are checked as INSERT checks them; the output functions print.
 TRY_VALUE = r"""
 create function pg_temp.try(kind text, literal text) returns text language plpgsql as $$
-declare shown text; bytes text; state text; message text; detail text; hint text;
+-- Not by the type's own name: a table makes a type of its name, and text[] would be an array of the table text's rows.
+declare place text := 'of ' || kind; shown text; bytes text; state text; message text; detail text; hint text;
 begin
-    execute format('create temp table if not exists %I (v %s)', kind, kind);
+    execute format('create temp table if not exists %I (v %s)', place, kind);
     execute format('insert into %I values (%L) returning format(''%%s'', v), encode(%s(v), ''hex'')',
-        kind, literal, (select typsend from pg_attribute a join pg_type t on t.oid = a.atttypid
-                        where attrelid = to_regclass(quote_ident(kind)) and attname = 'v')) into shown, bytes;
+        place, literal, (select typsend from pg_attribute a join pg_type t on t.oid = a.atttypid
+                         where attrelid = to_regclass(quote_ident(place)) and attname = 'v')) into shown, bytes;
     return encode(convert_to('ok', 'utf8'), 'hex') || ' ' || encode(convert_to(shown, 'utf8'), 'hex') || ' '
         || encode(convert_to(bytes, 'utf8'), 'hex');
 exception when others then
