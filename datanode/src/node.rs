@@ -225,7 +225,10 @@ async fn announce(options: &DataNodeOptions, identity: &Identity) -> Result<Cata
                     Err(error) => warn!(%error, "the catalog has not arrived yet"),
                 }
             }
-            Err(Refusal::Unavailable(reason)) => warn!(reason, "the meta group does not answer yet"),
+            // A start may be told twice.
+            Err(Refusal::Unavailable(reason) | Refusal::OutcomeUnknown(reason)) => {
+                warn!(reason, "the meta group does not answer yet");
+            }
             Err(refusal) => return Err(DataNodeError::Refused { node: identity.node, refusal }),
         }
     }

@@ -224,6 +224,9 @@ impl Group {
 
     /// Proposes an entry and waits until it is applied here. Also tells in which reign it was proposed.
     pub async fn propose(&self, proposal: &Proposal) -> Result<(Answer, Reign), Failure> {
+        if self.reign().is_none() {
+            return Err(self.not_leader());
+        }
         let request = wire::ProposeRequest {
             command: Some(proposal.command.clone().into()),
             producer: proposal.producer.0,
@@ -235,7 +238,11 @@ impl Group {
                 let answer = response.data.answer.map(|answer| (answer, reign));
                 answer.ok_or_else(|| Failure::Unavailable("an entry without answer".to_owned()))
             }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(self.not_leader()),
+            // Also for an entry that the next leader's log displaced here: a copy of it on another member may come back
+            // with that member as leader.
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(Failure::Unavailable("the leader lost its office".to_owned()))
+            }
             Err(error) => Err(Failure::Unavailable(error.to_string())),
         }
     }

@@ -194,8 +194,9 @@ impl Running {
                 Ok(wire::ProposeResponse { outcome: Some(outcome), version: answer.version.0 })
             }
             Ok(Err(Failure::NotLeader(leader))) => Ok(propose_elsewhere(leader)),
-            Ok(Err(Failure::Unavailable(reason))) => Err(Refusal::Unavailable(reason)),
-            Err(_) => Err(Refusal::Unavailable("no quorum took the proposal in time".to_owned())),
+            // R25: the log may hold it. The proposer asks again, under the same identity.
+            Ok(Err(Failure::Unavailable(reason))) => Err(Refusal::OutcomeUnknown(reason)),
+            Err(_) => Err(Refusal::OutcomeUnknown("no quorum took the proposal in time".to_owned())),
         }
     }
 

@@ -8,7 +8,7 @@ use meridian_proto::wire::data_node_client::DataNodeClient;
 use meridian_proto::{NodeId, Refusal, wire};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{ConnectError, Response, Status, Streaming};
 
 use super::Cluster;
 use super::channel::MESSAGE_BYTES_MAX;
@@ -25,7 +25,7 @@ impl SendError {
         Self { refusal, sent: false }
     }
 
-    fn of_status(status: Status) -> Self {
+    pub(super) fn of_status(status: Status) -> Self {
         // A refusal with details is the node's own word: it did nothing, or says itself that it does not know.
         let answered = !status.details().is_empty();
         let sent = !answered && !never_connected(&status);
@@ -113,11 +113,12 @@ async fn in_time<T>(
     }
 }
 
-/// Whether the connection was refused before anything could be sent.
+/// Whether there was no connection over which anything could be sent.
 fn never_connected(status: &Status) -> bool {
     let mut source: Option<&(dyn Error + 'static)> = Some(status);
     while let Some(error) = source {
-        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        let is_refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        if error.is::<ConnectError>() || error.downcast_ref::<io::Error>().is_some_and(is_refused) {
             return true;
         }
         source = error.source();

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::channel::{Channels, MESSAGE_BYTES_MAX};
+use super::data::SendError;
 
 /// Longest wait for one member's answer before the next is asked.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -88,7 +89,8 @@ impl MetaClient {
     /// applies a repeated proposal once.
     ///
     /// # Errors
-    /// The catalog's refusal, or `Unavailable` when no leader answered in time.
+    /// The catalog's refusal; without an answer in time `Unavailable` when no member can have taken the proposal, else
+    /// `OutcomeUnknown` (R25).
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<(Reply, CatalogVersion), Refusal> {
         let (producer, sequence) = self.next_proposal();
         let request = wire::ProposeRequest { command: Some(command.into()), producer, sequence };
@@ -103,7 +105,11 @@ impl MetaClient {
                     })
                 }
             })
-            .await?;
+            .await
+            .map_err(|error| match error.refusal {
+                Refusal::Unavailable(reason) if error.sent => Refusal::OutcomeUnknown(reason),
+                refusal => refusal,
+            })?;
         match outcome {
             Some(wire::propose_response::Outcome::Reply(reply)) => {
                 let reply = Reply::try_from(reply).map_err(|error| Refusal::Protocol(error.to_string()))?;
@@ -157,14 +163,14 @@ impl MetaClient {
     }
 
     async fn ask_timestamp(&self, deadline: Instant) -> TimestampAnswer {
-        self.at_leader(deadline, CALL_TIMEOUT, |mut client| async move {
+        let asked = self.at_leader(deadline, CALL_TIMEOUT, |mut client| async move {
             let response = client.timestamp(wire::TimestampRequest {}).await?.into_inner();
             Ok(match response.not_leader {
                 Some(other) => Answer::NotLeader(other.leader),
                 None => Answer::Done((Ts(response.timestamp), CatalogVersion(response.version))),
             })
-        })
-        .await
+        });
+        asked.await.map_err(|error| error.refusal)
     }
 
     /// Asks to come into the cluster. `Unavailable` while it is not initialised.
@@ -183,21 +189,22 @@ impl MetaClient {
                     })
                 }
             })
-            .await?;
+            .await
+            .map_err(|error| error.refusal)?;
         self.learn_addresses(response.access_nodes.iter().cloned());
         Ok(response)
     }
 
     /// Takes a node out of the cluster.
     pub async fn leave(&self, node: u64, deadline: Instant) -> Result<(), Refusal> {
-        self.at_leader(deadline, CALL_TIMEOUT * 8, |mut client| async move {
+        let asked = self.at_leader(deadline, CALL_TIMEOUT * 8, |mut client| async move {
             let response = client.leave(wire::LeaveRequest { node }).await?.into_inner();
             Ok(match response.not_leader {
                 Some(other) => Answer::NotLeader(other.leader),
                 None => Answer::Done(()),
             })
-        })
-        .await
+        });
+        asked.await.map_err(|error| error.refusal)
     }
 
     /// The status that the leader sees, or, without a leader, that of any member.
@@ -255,15 +262,18 @@ impl MetaClient {
         }
     }
 
-    async fn at_leader<T, F, Fut>(&self, deadline: Instant, call_timeout: Duration, call: F) -> Result<T, Refusal>
+    /// Repeats a call until the leader answers it. `sent` of the error tells whether any attempt may have been applied.
+    async fn at_leader<T, F, Fut>(&self, deadline: Instant, call_timeout: Duration, call: F) -> Result<T, SendError>
     where
         F: Fn(WireClient<Channel>) -> Fut,
         Fut: Future<Output = Result<Answer<T>, Status>>,
     {
+        let mut sent = false;
         let mut backoff = BACKOFF_MIN;
         loop {
+            let unavailable = |reason: &str| Refusal::Unavailable(reason.to_owned());
             let Some(address) = self.pick_member() else {
-                return Err(Refusal::Unavailable("no access node is known".to_owned()));
+                return Err(SendError { refusal: unavailable("no access node is known"), sent });
             };
             let call_deadline = deadline.min(Instant::now() + call_timeout);
             match tokio::time::timeout_at(call_deadline, call(self.client(&address))).await {
@@ -274,15 +284,23 @@ impl MetaClient {
                 Ok(Ok(Answer::NotLeader(leader))) => self.redirect(&address, leader),
                 Ok(Err(status)) => {
                     self.forget_leader(&address);
-                    let refusal = Refusal::from_status(status);
-                    if !matches!(refusal, Refusal::Unavailable(_)) {
-                        return Err(refusal);
+                    let error = SendError::of_status(status);
+                    let is_unknown = matches!(error.refusal, Refusal::OutcomeUnknown(_));
+                    sent |= error.sent || is_unknown;
+                    if !is_unknown && !matches!(error.refusal, Refusal::Unavailable(_)) {
+                        return Err(SendError { refusal: error.refusal, sent });
                     }
                 }
-                Err(_) => self.forget_leader(&address),
+                // Perhaps it did not even come to a connection, which from here cannot be told.
+                Err(_) => {
+                    self.forget_leader(&address);
+                    sent = true;
+                }
             }
             if Instant::now() + backoff >= deadline {
-                return Err(Refusal::Unavailable("the meta group has no leader".to_owned()));
+                let reason =
+                    if sent { "the meta group gave no answer in time" } else { "the meta group has no leader" };
+                return Err(SendError { refusal: unavailable(reason), sent });
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -316,3 +334,6 @@ async fn timed<T>(
 ) -> Result<Response<T>, Status> {
     tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
 }
+
+#[cfg(test)]
+mod tests;

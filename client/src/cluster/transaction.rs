@@ -338,7 +338,12 @@ impl Inner {
             parts.iter().map(|part| part.cell).filter(|cell| view.chunk_at(*cell).is_none()).collect();
         if !missing.is_empty() {
             let command = Command::AllocateChunks { cells: missing };
-            let (_, allocated) = self.cluster.meta.propose(command, deadline).await?;
+            let proposed = self.cluster.meta.propose(command, deadline).await;
+            // A chunk that may have come to be holds none of the statement's rows: those are surely not there.
+            let (_, allocated) = proposed.map_err(|refusal| match refusal {
+                Refusal::OutcomeUnknown(reason) => Refusal::Unavailable(reason),
+                refusal => refusal,
+            })?;
             view = self.cluster.catalog.wait_for(allocated, deadline).await?;
         }
         let locate = |part: CellRows| match view.chunk_at(part.cell) {

@@ -71,7 +71,12 @@ impl Shared {
             return Err(Refusal::Unavailable("no leader was heard".to_owned()));
         }
         let meta = MetaClient::new(self.options.channels.clone(), vec![leader]);
-        meta.propose(start.clone(), Instant::now() + ANNOUNCE_TIMEOUT).await.map(|_| ())
+        let proposed = meta.propose(start.clone(), Instant::now() + ANNOUNCE_TIMEOUT).await;
+        proposed.map(|_| ()).map_err(|refusal| match refusal {
+            // A start may be told twice.
+            Refusal::OutcomeUnknown(reason) => Refusal::Unavailable(reason),
+            refusal => refusal,
+        })
     }
 
     async fn announce_as_leader(&self, group: &Group, identity: Identity, start: &Command) -> Result<(), Refusal> {

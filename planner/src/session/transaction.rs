@@ -215,7 +215,8 @@ impl Session {
 
     async fn commit_open(&mut self, open: Open) -> Result<(), SqlError> {
         let mut writes = open.writes;
-        if !open.ddl.is_empty() {
+        let has_ddl = !open.ddl.is_empty();
+        if has_ddl {
             let proposed = self.gateway.cluster.meta.propose(Command::Batch(open.ddl), meta_deadline()).await;
             let version = match proposed {
                 Ok((_, version)) => version,
@@ -228,25 +229,27 @@ impl Session {
             };
             let rows: Vec<_> = open.overlay.created.into_iter().filter(|pending| !pending.rows.is_empty()).collect();
             if !rows.is_empty() {
-                let (snapshot, newest) = self.gateway.cluster.meta.timestamp(meta_deadline()).await?;
+                let stamped = self.gateway.cluster.meta.timestamp(meta_deadline()).await;
+                let (snapshot, newest) = stamped.map_err(partly_applied)?;
                 let version = version.max(newest);
-                let view = self.gateway.cluster.catalog.wait_for(version, meta_deadline()).await?;
+                let arrived = self.gateway.cluster.catalog.wait_for(version, meta_deadline()).await;
+                let view = arrived.map_err(partly_applied)?;
                 let stamp = StatementStamp { snapshot, version, command: CommandId(open.command) };
                 let writes = writes.get_or_insert_with(|| self.gateway.transactions.begin());
                 for pending in rows {
                     let table = view.table_by_name(&pending.table.namespace, &pending.table.name);
-                    let table =
-                        table.ok_or_else(|| Refusal::Conflict(format!("table {} was dropped", pending.table.name)))?;
+                    let dropped = || Refusal::Conflict(format!("table {} was dropped", pending.table.name));
+                    let table = table.ok_or_else(dropped).map_err(partly_applied)?;
                     for batch in pending.rows {
-                        writes.send(table, batch, stamp).await?;
+                        writes.send(table, batch, stamp).await.map_err(partly_applied)?;
                     }
                 }
             }
         }
-        match writes {
-            Some(writes) => writes.commit().await.map(|_| ()).map_err(|error| Refusal::from(error).into()),
-            None => Ok(()),
-        }
+        let Some(writes) = writes else { return Ok(()) };
+        let committed = writes.commit().await.map_err(Refusal::from);
+        committed.map_err(|refusal| if has_ddl { partly_applied(refusal) } else { refusal })?;
+        Ok(())
     }
 
     pub(super) async fn rollback(&mut self) {
@@ -307,6 +310,14 @@ impl Session {
 
 /// Rows held in memory for tables that are not committed.
 const PENDING_BYTES_MAX: usize = 64 << 20;
+
+/// R25: the DDL of a transaction stands, its rows may not. No error may say that surely nothing was applied.
+fn partly_applied(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::OutcomeUnknown(_) => refusal,
+        refusal => Refusal::OutcomeUnknown(format!("the tables were changed, the rows not written: {refusal}")),
+    }
+}
 
 fn check_isolation(isolation: Isolation) -> Result<(), SqlError> {
     if isolation == Isolation::Serializable {
