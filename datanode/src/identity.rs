@@ -92,26 +92,28 @@ impl Folder {
 
     /// What the folder says about itself, or `None` for a new one.
     pub fn read(&self) -> Result<Option<Identity>, IdentityError> {
-        let path = self.path.join(IDENTITY_FILE);
-        match fs::read(&path) {
-            Ok(bytes) => decode(&path, &self.path, &bytes).map(Some),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.check_empty().map(|()| None),
-            Err(error) => Err(io_error("read", &path)(error)),
+        read(&self.path)
+    }
+
+    /// As [`Self::read`], and refuses a folder of another cluster or node.
+    pub fn check(&self, cluster: ClusterId, node: NodeId) -> Result<Option<Identity>, IdentityError> {
+        let Some(found) = self.read()? else { return Ok(None) };
+        let path = || self.path.clone();
+        if found.cluster != cluster {
+            return Err(IdentityError::OtherCluster { path: path(), found: found.cluster, expected: cluster });
         }
+        if found.node != node {
+            return Err(IdentityError::OtherNode { path: path(), found: found.node, expected: node });
+        }
+        Ok(Some(found))
     }
 
     /// Begins a new incarnation of `node`: refuses a folder of another one, else counts up, durably (R3).
     ///
     /// `shards` counts for a new folder only.
     pub fn begin(&self, cluster: ClusterId, node: NodeId, shards: u16) -> Result<Identity, IdentityError> {
-        let found = self.read()?.unwrap_or(Identity { cluster, node, incarnation: Incarnation(0), shards });
-        if found.cluster != cluster {
-            let path = self.path.clone();
-            return Err(IdentityError::OtherCluster { path, found: found.cluster, expected: cluster });
-        }
-        if found.node != node {
-            return Err(IdentityError::OtherNode { path: self.path.clone(), found: found.node, expected: node });
-        }
+        let new = Identity { cluster, node, incarnation: Incarnation(0), shards };
+        let found = self.check(cluster, node)?.unwrap_or(new);
         let next = Identity { incarnation: Incarnation(found.incarnation.0 + 1), ..found };
         self.write(&next)?;
         Ok(next)
@@ -125,18 +127,32 @@ impl Folder {
         // Else a power cut brings the former incarnation back, and two lives would share one.
         File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(io_error("sync", &self.path))
     }
+}
 
-    /// A folder without identity is new only when it holds nothing of ours; else the file was lost.
-    fn check_empty(&self) -> Result<(), IdentityError> {
-        let entries = fs::read_dir(&self.path).map_err(io_error("read", &self.path))?;
-        for entry in entries {
-            let name = entry.map_err(io_error("read", &self.path))?.file_name();
-            if name != LOCK_FILE && name != IDENTITY_FILE_NEW && name != "lost+found" {
-                return Err(IdentityError::Missing(self.path.clone()));
-            }
-        }
-        Ok(())
+/// What a folder says about itself, or `None` for one that is new or not there. Touches nothing.
+pub fn read(folder: &Path) -> Result<Option<Identity>, IdentityError> {
+    let path = folder.join(IDENTITY_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => decode(&path, folder, &bytes).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => check_empty(folder).map(|()| None),
+        Err(error) => Err(io_error("read", &path)(error)),
     }
+}
+
+/// A folder without identity is new only when it holds nothing of ours; else the file was lost.
+fn check_empty(folder: &Path) -> Result<(), IdentityError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error("read", folder)(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(io_error("read", folder))?.file_name();
+        if name != LOCK_FILE && name != IDENTITY_FILE_NEW && name != "lost+found" {
+            return Err(IdentityError::Missing(folder.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn encode(identity: &Identity) -> Vec<u8> {
@@ -220,6 +236,7 @@ mod tests {
         assert!(refusal.contains("belongs to cluster 0123456789abcdef0011223344556677"), "{refusal}");
         let refusal = held.begin(CLUSTER, NodeId(8), 4).unwrap_err().to_string();
         assert!(refusal.contains("belongs to node 7, not to node 8"), "{refusal}");
+        assert!(held.check(CLUSTER, NodeId(8)).is_err() && held.check(CLUSTER, NODE).is_ok());
         assert_eq!(held.read().unwrap().unwrap().incarnation, Incarnation(1), "untouched");
     }
 
@@ -256,6 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = Folder::lock(folder.path()).unwrap();
         assert_eq!(held.read().unwrap(), None);
+        assert_eq!(read(&folder.path().join("not there")).unwrap(), None);
         fs::create_dir(folder.path().join("shard-0")).unwrap();
         assert!(matches!(held.read(), Err(IdentityError::Missing(_))));
     }

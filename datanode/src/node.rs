@@ -79,11 +79,10 @@ impl DataNode {
     pub async fn start(options: DataNodeOptions) -> Result<Self, DataNodeError> {
         probe_io_uring().map_err(DataNodeError::IoUring)?;
         let folder = Folder::lock(&options.directory)?;
-        let identity = folder.begin(options.cluster_id, options.node, wanted_shards(options.shards))?;
+        let (identity, shards) = begin(&folder, &options).await?;
         if options.shards != 0 && options.shards != identity.shards {
             warn!(wanted = options.shards, kept = identity.shards, "the folder keeps its number of shards");
         }
-        let shards = start_shards(&options, &identity).await?;
         let version = announce(&options, &identity).await;
         let version = match version {
             Ok(version) => version,
@@ -163,11 +162,29 @@ fn wanted_shards(shards: u16) -> u16 {
     }
 }
 
-async fn start_shards(
+/// Opens the shards and counts the start. A new folder is named first, since files without a name would be nobody's; one
+/// that is in use is counted last, so that a start that its files refuse has not touched it.
+async fn begin(
+    folder: &Folder,
     options: &DataNodeOptions,
-    identity: &Identity,
-) -> Result<Vec<ShardHandle<Shard>>, DataNodeError> {
-    let started = (0..identity.shards).map(|shard| {
+) -> Result<(Identity, Vec<ShardHandle<Shard>>), DataNodeError> {
+    let wanted = wanted_shards(options.shards);
+    let Some(known) = folder.check(options.cluster_id, options.node)? else {
+        let identity = folder.begin(options.cluster_id, options.node, wanted)?;
+        return Ok((identity, start_shards(options, identity.shards).await?));
+    };
+    let shards = start_shards(options, known.shards).await?;
+    match folder.begin(options.cluster_id, options.node, wanted) {
+        Ok(identity) => Ok((identity, shards)),
+        Err(error) => {
+            stop_shards(&shards).await;
+            Err(error.into())
+        }
+    }
+}
+
+async fn start_shards(options: &DataNodeOptions, count: u16) -> Result<Vec<ShardHandle<Shard>>, DataNodeError> {
+    let started = (0..count).map(|shard| {
         let shard_options = shard_options(options, ShardId(shard));
         async move {
             let open = move || async move { Shard::open(shard_options).await.map_err(|error| error.to_string()) };

@@ -1,6 +1,7 @@
 //! A member: one access node's part in the meta group, over one folder.
 
 mod found;
+mod returning;
 mod tasks;
 
 use std::fs::File;
@@ -108,6 +109,9 @@ impl Member {
         let lock = lock(&folder).await?;
         let identity_file = IdentityFile::new(&folder);
         let identity = identity_file.read()?;
+        if let Some(identity) = &identity {
+            returning::check(identity, &options).await?;
+        }
         let opened = LogStore::open(&folder)?;
         check_whole(&folder, identity.as_ref(), &opened)?;
 

@@ -233,7 +233,7 @@ impl Running {
                 Err(leader) => return Ok(elsewhere(leader)),
             }
         } else {
-            self.check_returning(NodeId(request.node_id), join.role)?
+            self.check_returning(NodeId(request.node_id), &join, Incarnation(request.incarnation))?
         };
         let access_nodes =
             self.group.read(|state| state.catalog.access_nodes().map(|node| node.address.clone()).collect());
@@ -255,16 +255,22 @@ impl Running {
         }
     }
 
-    /// A node that was a member comes back as itself or not at all.
-    fn check_returning(&self, node: NodeId, role: NodeRole) -> Result<NodeId, Refusal> {
-        match self.group.read(|state| state.catalog.node(node).map(|node| node.role)) {
-            Some(known) if known == role => Ok(node),
-            Some(known) => {
-                let message = format!("node {node} has the role {}, not {}", known.name(), role.name());
-                Err(Refusal::catalog("55000", message))
-            }
-            None => Err(Refusal::catalog("42704", format!("node {node} was removed from the cluster"))),
-        }
+    /// A node that was a member comes back as itself or not at all. Asked before it counts its start: a folder that does
+    /// not belong to it stays as it is.
+    fn check_returning(&self, id: NodeId, join: &JoinNode, incarnation: Incarnation) -> Result<NodeId, Refusal> {
+        let Some(known) = self.group.read(|state| state.catalog.node(id).cloned()) else {
+            return Err(Refusal::catalog("42704", format!("node {id} was removed from the cluster")));
+        };
+        let message = if known.role != join.role {
+            format!("node {id} has the role {}, not {}", known.role.name(), join.role.name())
+        } else if !join.name.is_empty() && known.name != join.name {
+            format!("the folder belongs to node \"{}\", this process was started as \"{}\"", known.name, join.name)
+        } else if incarnation < known.incarnation {
+            format!("node {id} was started {} times, its folder knows of {incarnation}: an old copy", known.incarnation)
+        } else {
+            return Ok(id);
+        };
+        Err(Refusal::catalog("55000", message))
     }
 
     /// Takes a node out; the leader's address when that is another member.

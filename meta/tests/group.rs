@@ -529,6 +529,7 @@ async fn a_silent_data_node_is_dead_and_alive_again_with_its_heartbeats() {
         wire_version: WIRE_VERSION,
         cluster_id: String::new(),
         node_id: 0,
+        incarnation: 0,
     };
     let id = NodeId(client.join(request.clone(), deadline()).await.unwrap().node);
     let start = Command::StartNode {
@@ -559,10 +560,16 @@ async fn a_silent_data_node_is_dead_and_alive_again_with_its_heartbeats() {
 
     // It comes back as itself; another one under its name does not.
     let cluster_id = status.cluster_id;
-    let back = wire::JoinRequest { cluster_id, node_id: id.0, ..request.clone() };
+    let back = wire::JoinRequest { cluster_id, node_id: id.0, incarnation: 1, ..request.clone() };
     assert_eq!(client.join(back.clone(), deadline()).await.unwrap().node, id.0);
     let foreign = wire::JoinRequest { cluster_id: "0".repeat(32), ..back.clone() };
     assert_eq!(client.join(foreign, deadline()).await.unwrap_err().sqlstate(), "55000");
+    let old_copy = wire::JoinRequest { incarnation: 0, ..back.clone() };
+    assert_eq!(client.join(old_copy, deadline()).await.unwrap_err().sqlstate(), "55000");
+    let renamed = wire::JoinNode { name: "dn7".to_owned(), ..back.node.clone().unwrap() };
+    let renamed = wire::JoinRequest { node: Some(renamed), ..back.clone() };
+    let refused = client.join(renamed, deadline()).await.unwrap_err().to_string();
+    assert_eq!(refused, "the folder belongs to node \"dn1\", this process was started as \"dn7\"");
     let stranger = wire::JoinRequest { node_id: 99, ..back };
     assert_eq!(client.join(stranger, deadline()).await.unwrap_err().sqlstate(), "42704");
     assert_eq!(client.join(request, deadline()).await.unwrap_err().sqlstate(), "42710");
@@ -664,7 +671,15 @@ async fn a_folder_in_use_and_a_folder_of_another_cluster_are_refused() {
     lab.stop_all().await;
     let stray = &mut lab.nodes[1];
     stray.peers = vec![node.address.clone()];
+    let identity = std::fs::read(stray.folder.path().join("meta/identity")).unwrap();
+    let error = Member::start(stray.options()).await.err().expect("another cluster's folder");
+    assert!(error.to_string().contains("of cluster"), "{error}");
+    assert_eq!(std::fs::read(stray.folder.path().join("meta/identity")).unwrap(), identity, "no start is counted");
+
+    // A peer that comes up only after the start is met while it runs.
+    node.stop().await;
     stray.start().await;
+    node.start().await;
     let error = tokio::time::timeout(PATIENCE, stray.member().ready()).await.expect("in time").unwrap_err();
     assert!(error.to_string().contains("of cluster"), "{error}");
 }

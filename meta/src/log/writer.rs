@@ -61,8 +61,9 @@ impl LogStore {
     pub fn open(folder: &Path) -> Result<Opened, LogError> {
         let vote_file = VoteFile::new(folder);
         let image_file = ImageFile::new(folder);
-        let (files, recovered) = LogFiles::open(&folder.join("log"))?;
+        // First: opening the log cuts off a torn end, and a folder with a newer file stays as it is.
         let (vote, image) = (vote_file.read()?, image_file.read()?);
+        let (files, recovered) = LogFiles::open(&folder.join("log"))?;
         let has_log = !recovered.entries.is_empty() || recovered.previous.is_some();
         if vote.is_none() && has_log {
             return Err(LogError::damaged(vote_file.path(), 0, "it is missing, but there is a log"));

@@ -100,6 +100,7 @@ impl Shared {
             wire_version: WIRE_VERSION,
             cluster_id: String::new(),
             node_id: 0,
+            incarnation: 0,
         };
         let mut client = WireClient::new(self.options.channels.channel(address));
         match tokio::time::timeout(ASK_TIMEOUT, client.join(request)).await {

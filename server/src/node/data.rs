@@ -55,6 +55,7 @@ async fn join(node: &Node, cluster: &Cluster) -> Result<(ClusterId, NodeId), Fai
         wire_version: WIRE_VERSION,
         cluster_id: identity.as_ref().map(|known| known.cluster.to_string()).unwrap_or_default(),
         node_id: identity.as_ref().map_or(0, |known| known.node.0),
+        incarnation: identity.as_ref().map_or(0, |known| known.incarnation.0),
     };
     loop {
         match cluster.meta.join(request.clone(), Instant::now() + JOIN_TIMEOUT).await {

@@ -10,6 +10,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use meridian_datanode::identity as data_identity;
+use meridian_meta::identity::IdentityFile;
+
+use crate::config::Role;
 use crate::failure::Failure;
 
 /// Held until the process ends.
@@ -40,6 +44,27 @@ impl DataFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// Refuses a folder that this start does not mean, before any part of it is touched: one part may be fine, and would
+    /// have counted its start before the other one is looked at.
+    pub fn check(&self, role: Role) -> Result<(), Failure> {
+        let meta = IdentityFile::new(&self.path.join("meta")).read().map_err(Failure::failed)?;
+        let data = data_identity::read(&self.data()).map_err(Failure::failed)?;
+        let path = self.path.display();
+        let other = match (&meta, &data) {
+            (Some(meta), Some(data)) if meta.cluster != data.cluster => {
+                return Err(Failure::failed(format!(
+                    "data folder {path} holds an access node of cluster {} and a data node of cluster {}",
+                    meta.cluster, data.cluster
+                )));
+            }
+            (Some(meta), _) if !role.has_access() => format!("access node {}", meta.node),
+            (_, Some(data)) if !role.has_data() => format!("data node {}", data.node),
+            _ => return Ok(()),
+        };
+        let role = role.name();
+        Err(Failure::failed(format!("data folder {path} belongs to {other}, this process was started as role {role}")))
+    }
+
     /// The member makes its own folder in it.
     pub fn path(&self) -> &Path {
         &self.path
@@ -67,6 +92,9 @@ fn in_use(path: &Path, lock: &mut File) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use meridian_meta::identity::{Identity, Stage};
+    use meridian_proto::{ClusterId, Incarnation, NodeId};
+
     use super::*;
 
     #[test]
@@ -78,5 +106,31 @@ mod tests {
         assert_eq!(refused, format!("data folder {} is in use by process {}", path.display(), std::process::id()));
         drop(held);
         assert!(DataFolder::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_folder_of_another_role_or_of_two_clusters_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = DataFolder::open(folder.path()).unwrap();
+        for role in [Role::All, Role::Access, Role::Data] {
+            assert_eq!(held.check(role), Ok(()), "new");
+        }
+        let (cluster, node) = (ClusterId(7), NodeId(3));
+        data_identity::Folder::lock(&held.data()).unwrap().begin(cluster, node, 1).unwrap();
+        assert_eq!((held.check(Role::Data), held.check(Role::All)), (Ok(()), Ok(())));
+        let refused = held.check(Role::Access).unwrap_err().to_string();
+        assert!(refused.ends_with("belongs to data node 3, this process was started as role access"), "{refused}");
+
+        std::fs::create_dir(folder.path().join("meta")).unwrap();
+        let mut identity = Identity { cluster, node: NodeId(1), incarnation: Incarnation(1), stage: Stage::Settled };
+        let meta = IdentityFile::new(&folder.path().join("meta"));
+        meta.save(&identity).unwrap();
+        assert_eq!(held.check(Role::All), Ok(()));
+        let refused = held.check(Role::Data).unwrap_err().to_string();
+        assert!(refused.ends_with("belongs to access node 1, this process was started as role data"), "{refused}");
+        identity.cluster = ClusterId(8);
+        meta.save(&identity).unwrap();
+        let refused = held.check(Role::All).unwrap_err().to_string();
+        assert!(refused.contains("of cluster 0000"), "{refused}");
     }
 }

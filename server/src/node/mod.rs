@@ -62,6 +62,7 @@ pub fn run(config: Config, json: bool) -> Result<(), Failure> {
     // Before the folder: a start that fails here has touched nothing.
     let ports = Ports::bind(&config)?;
     let folder = DataFolder::open(&config.data_dir)?;
+    folder.check(config.role)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("meridian")
         .enable_all()

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use meridian_proto::frame;
 
-use crate::common::{Node, NodeSpec, Port, binary, run, sqlstate_of};
+use crate::common::{Node, NodeSpec, Port, binary, run, snapshot, sqlstate_of};
 
 fn spec(folder: &std::path::Path) -> NodeSpec {
     NodeSpec { role: "all", name: "n1".to_owned(), folder: folder.to_owned(), join: Vec::new(), flags: Vec::new() }
@@ -42,21 +42,42 @@ fn a_port_in_use_is_named_with_its_key() {
 }
 
 #[test]
-fn a_folder_of_a_newer_format_is_refused_by_name() {
+fn a_port_in_use_leaves_a_folder_as_it_is() {
     let mut node = Node::start();
     assert_eq!(node.stop(), Some(0));
-    let identity = node.folder().join("data/identity");
-    let before = std::fs::read(&identity).unwrap();
-    let mut payload = frame::decode(&before).unwrap().payload.to_vec();
-    payload[0] = 99;
-    let mut newer = Vec::new();
-    frame::encode(1, &payload, &mut newer);
-    std::fs::write(&identity, &newer).unwrap();
-    let output = node.run_to_failure();
-    assert_eq!(output.code, Some(1), "{output:?}");
-    let line = output.stderr.lines().last().unwrap();
-    assert!(line.starts_with("meridian: ") && line.contains("format version 99"), "{line}");
-    assert_eq!(std::fs::read(&identity).unwrap(), newer, "untouched");
+    let before = snapshot(node.folder());
+    let port = Port::take();
+    let _holder = std::net::TcpListener::bind(port.address()).unwrap();
+    for key in ["sql.listen", "cluster.listen", "admin.listen"] {
+        node.spec_mut().flags = vec!["--set".to_owned(), format!("{key}={}", port.address())];
+        assert_eq!(node.run_to_failure().code, Some(1), "{key}");
+        assert_eq!(snapshot(node.folder()), before, "untouched");
+    }
+}
+
+#[test]
+fn a_folder_of_a_newer_format_is_refused_by_name_and_untouched() {
+    let mut node = Node::start();
+    assert_eq!(node.stop(), Some(0));
+    // The file, and where its version stands in the payload of its record.
+    for (name, at) in [("data/identity", 0), ("meta/identity", 1), ("meta/vote", 1)] {
+        let path = node.folder().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        let mut payload = frame::decode(&whole).unwrap().payload.to_vec();
+        payload[at] = 99;
+        let mut newer = Vec::new();
+        frame::encode(1, &payload, &mut newer);
+        std::fs::write(&path, &newer).unwrap();
+        let before = snapshot(node.folder());
+        let output = node.run_to_failure();
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let line = output.stderr.lines().last().unwrap();
+        assert!(line.starts_with("meridian: ") && line.contains("format version 99"), "{name}: {line}");
+        assert_eq!(snapshot(node.folder()), before, "{name}: untouched");
+        std::fs::write(&path, whole).unwrap();
+    }
+    node.run();
+    node.wait_ready();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Cluster, Node, NodeSpec, PATIENCE, meridian};
+use crate::common::{Cluster, Node, NodeSpec, PATIENCE, meridian, snapshot};
 
 fn status(cluster: &Cluster) -> serde_json::Value {
     let addresses: Vec<String> = cluster.access.iter().map(Node::cluster_address).collect();
@@ -112,22 +112,57 @@ fn a_folder_of_another_cluster_is_refused_and_untouched() {
     let line = output.stderr.lines().last().unwrap();
     assert!(line.starts_with("meridian: ") && line.contains("cluster"), "{line}");
     assert_eq!(snapshot(&folder), before, "untouched");
+
+    // An access node's folder, likewise.
+    cluster.access[0].kill();
+    let folder = cluster.access[0].folder().to_owned();
+    let before = snapshot(&folder);
+    let stray = Node::new(NodeSpec {
+        role: "access",
+        name: "an1".to_owned(),
+        folder: folder.clone(),
+        join: vec![other.access[0].cluster_address()],
+        flags: Vec::new(),
+    });
+    let output = stray.run_to_failure();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let line = output.stderr.lines().last().unwrap();
+    assert!(line.starts_with("meridian: ") && line.contains("is of cluster"), "{line}");
+    assert_eq!(snapshot(&folder), before, "untouched");
 }
 
-/// Names and contents of everything but the lock files.
-fn snapshot(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.file_name().is_none_or(|name| name != "lock") {
-                files.push((path.clone(), std::fs::read(&path).unwrap()));
-            }
-        }
+#[tokio::test]
+async fn a_folder_of_another_node_is_refused_and_untouched() {
+    let mut cluster = Cluster::start(3, 2);
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    cluster.data.iter_mut().for_each(Node::kill);
+    cluster.access[2].kill();
+
+    let join = vec![cluster.access[0].cluster_address()];
+    let cases = [
+        // The folder of node, the role and name that it is started with, what the line must say.
+        (cluster.data[0].folder(), "data", "dn2", "belongs to node \"dn1\""),
+        (cluster.data[1].folder(), "data", "dn9", "belongs to node \"dn2\""),
+        (cluster.data[0].folder(), "access", "an3", "belongs to data node"),
+        (cluster.access[2].folder(), "access", "an2", "belongs to node \"an3\""),
+        (cluster.access[2].folder(), "data", "dn1", "belongs to access node"),
+    ];
+    for (folder, role, name, said) in cases {
+        let before = snapshot(folder);
+        let flags = if role == "data" { vec!["--shards".to_owned(), "1".to_owned()] } else { Vec::new() };
+        let spec = NodeSpec { role, name: name.to_owned(), folder: folder.to_owned(), join: join.clone(), flags };
+        let output = Node::new(spec).run_to_failure();
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let line = output.stderr.lines().last().unwrap();
+        assert!(line.starts_with("meridian: ") && line.contains(said), "{line}");
+        assert_eq!(snapshot(folder), before, "untouched by {name}");
     }
-    files.sort();
-    files
+
+    // Whose folders they are, they serve as before.
+    cluster.data.iter_mut().for_each(Node::run);
+    cluster.access[2].run();
+    cluster.wait_ready();
+    assert_eq!(cluster.access[2].connect().await.one("SELECT count(*) FROM t").await, "1");
 }

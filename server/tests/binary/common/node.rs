@@ -226,6 +226,24 @@ impl Node {
     }
 }
 
+/// Names and contents of all files of a folder but the locks, which name the process that looked last.
+pub fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_none_or(|name| name != "lock") {
+                files.push((path.clone(), std::fs::read(&path).expect("a file")));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
