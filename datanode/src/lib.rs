@@ -19,4 +19,5 @@ mod service;
 mod statement_error;
 
 pub use node::{DataNode, DataNodeError, DataNodeOptions, SCAN_BYTES_MAX_DEFAULT};
+pub use orders::HEARTBEAT;
 pub use probe::probe_io_uring;

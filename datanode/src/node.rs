@@ -46,8 +46,12 @@ pub struct DataNodeOptions {
     pub node: NodeId,
     /// Rows in memory per shard before they are flushed; `None`: the engine's default.
     pub memtable_bytes_max: Option<usize>,
+    /// Size of a log file; `None`: the engine's default.
+    pub wal_file_bytes: Option<usize>,
     /// Memory of a shard's scans together.
     pub scan_bytes_max: usize,
+    /// Pause between heartbeats.
+    pub heartbeat: Duration,
 }
 
 /// Why a data node did not start.
@@ -102,14 +106,16 @@ impl DataNode {
         shards: Vec<ShardHandle<Shard>>,
         folder: Folder,
     ) -> Result<Self, DataNodeError> {
-        let DataNodeOptions { cluster, scan_bytes_max, directory, .. } = options;
+        let DataNodeOptions { cluster, scan_bytes_max, directory, heartbeat, .. } = options;
         let Identity { node, incarnation, .. } = identity;
         let office = Arc::new(Office::new(node, cluster.clone(), shards.clone()));
         let runtimes = shards.iter().map(|_| shard_runtime(scan_bytes_max)).collect::<Result<_, _>>();
         let runtimes = runtimes.map_err(|error| DataNodeError::Shard(error.to_string()))?;
         let service = Service::new(node, incarnation, cluster.clone(), Arc::clone(&office), runtimes);
         let sweep = Arc::new(Notify::new());
-        let reporter = Reporter { node, incarnation, cluster: cluster.clone(), directory, sweep: Arc::clone(&sweep) };
+        let report_sweep = Arc::clone(&sweep);
+        let reporter =
+            Reporter { node, incarnation, cluster: cluster.clone(), heartbeat, directory, sweep: report_sweep };
         let mut tasks =
             vec![tokio::spawn(reporter.run()), tokio::spawn(Sweeper { node, cluster, office, sweep }.run())];
         tasks.extend(shards.iter().map(|shard| tokio::spawn(shard.clone().watch())));
@@ -214,6 +220,9 @@ fn shard_options(options: &DataNodeOptions, shard: ShardId) -> ShardOptions {
     let mut shard_options = ShardOptions::new(shard, directory, options.cluster_id, options.node);
     if let Some(bytes) = options.memtable_bytes_max {
         shard_options.memtable_bytes_max = bytes;
+    }
+    if let Some(bytes) = options.wal_file_bytes {
+        shard_options.wal_file_bytes = bytes;
     }
     shard_options
 }

@@ -21,10 +21,12 @@ use tracing::{debug, info, warn};
 use crate::bridge::{Lane, ShardHandle};
 use crate::office::Office;
 
-/// Meta holds a node for dead after 2 s without one.
-const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+/// Pause between heartbeats, unless said. Meta holds a node for dead after 2 s without one.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A leader that notes nothing for so long is no leader any more, or cannot be reached.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+const SILENCE_MIN: Duration = Duration::from_secs(2);
+/// Heartbeats that a leader leaves without an answer before another one is looked for, when they are rare.
+const SILENCE_HEARTBEATS: u32 = 4;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Catalog changes come in bursts; copies that are no more can wait.
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
@@ -37,6 +39,7 @@ pub struct Reporter {
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub cluster: Cluster,
+    pub heartbeat: Duration,
     /// The data folder, for the figures of its disk.
     pub directory: PathBuf,
     /// Told when meta orders something to be removed.
@@ -63,9 +66,10 @@ impl Reporter {
         let _ = sender.try_send(self.report());
         let mut client = self.cluster.meta.client(address);
         let call = client.report(ReceiverStream::new(receiver));
-        let answer = tokio::time::timeout(SILENCE_MAX, call).await;
+        let silence_max = SILENCE_MIN.max(self.heartbeat * SILENCE_HEARTBEATS);
+        let answer = tokio::time::timeout(SILENCE_MIN, call).await;
         let mut orders = answer.map_err(|_| Status::deadline_exceeded("no answer"))??.into_inner();
-        let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
+        let mut heartbeat = tokio::time::interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut heard = Instant::now();
         loop {
@@ -78,7 +82,7 @@ impl Reporter {
                     None => return Ok(()),
                 },
                 _ = heartbeat.tick() => {
-                    if heard.elapsed() > SILENCE_MAX {
+                    if heard.elapsed() > silence_max {
                         return Err(Status::deadline_exceeded("no sign of life"));
                     }
                     // A full queue holds one that is as good.

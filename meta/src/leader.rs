@@ -14,11 +14,11 @@ use tracing::{info, warn};
 use crate::catalog::Proposal;
 use crate::raft::{Failure, Group, Membership, Reign};
 
-/// Heartbeats of nodes to the leader.
+/// Pause between heartbeats of a node to the leader, unless said.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
-/// Silence after which a node counts as dead.
+/// Silence after which a node counts as dead, unless said.
 pub const DEAD_AFTER: Duration = Duration::from_secs(2);
-/// How often the leader looks.
+/// How often the leader looks, unless nodes are to be dead sooner than that.
 const TICK: Duration = Duration::from_millis(250);
 /// Longest wait for one of the leader's own proposals.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +61,12 @@ impl Observed {
 }
 
 /// Who changed between alive and dead, by the heartbeats. A process that has just become known has the whole time.
-fn judge(now: Instant, nodes: &[Node], signs: &mut BTreeMap<NodeId, Sign>) -> Vec<(NodeId, NodeState)> {
+fn judge(
+    now: Instant,
+    dead_after: Duration,
+    nodes: &[Node],
+    signs: &mut BTreeMap<NodeId, Sign>,
+) -> Vec<(NodeId, NodeState)> {
     let mut changes = Vec::new();
     for node in nodes.iter().filter(|node| node.incarnation > Incarnation(0)) {
         let waiting = Sign {
@@ -77,7 +82,7 @@ fn judge(now: Instant, nodes: &[Node], signs: &mut BTreeMap<NodeId, Sign>) -> Ve
         if sign.incarnation < node.incarnation {
             *sign = waiting;
         }
-        let is_silent = now.duration_since(sign.at) > DEAD_AFTER;
+        let is_silent = now.duration_since(sign.at) > dead_after;
         match node.state {
             NodeState::Live if is_silent => changes.push((node.id, NodeState::Dead)),
             NodeState::Dead if !is_silent && sign.was_heard && sign.incarnation == node.incarnation => {
@@ -128,8 +133,8 @@ fn next_step(access: &[Node], membership: &Membership, last_index: u64, voters_m
 }
 
 /// Runs while the member does; acts while it leads.
-pub async fn run(group: Group, observed: Arc<Observed>, voters_max: usize) {
-    let mut ticks = tokio::time::interval(TICK);
+pub async fn run(group: Group, observed: Arc<Observed>, voters_max: usize, dead_after: Duration) {
+    let mut ticks = tokio::time::interval(TICK.min(dead_after / 4));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reign: Option<Reign> = None;
     let mut lease = Lease::new(group.intervals().election_max * 2, Instant::now());
@@ -148,7 +153,7 @@ pub async fn run(group: Group, observed: Arc<Observed>, voters_max: usize) {
             continue;
         }
         let nodes: Vec<Node> = group.read(|state| state.catalog.nodes().map(|node| Node::clone(node)).collect());
-        let changes = judge(Instant::now(), &nodes, &mut observed.signs());
+        let changes = judge(Instant::now(), dead_after, &nodes, &mut observed.signs());
         for (node, state) in changes {
             info!(%node, state = state.name(), "node changes state");
             attempt(&group, Command::SetNodeState { node, state }).await;
@@ -302,6 +307,7 @@ mod tests {
         let start = Instant::now();
         let mut signs = BTreeMap::new();
         let mut nodes = live(&[5]);
+        let judge = |now, nodes: &[Node], signs: &mut BTreeMap<_, _>| judge(now, DEAD_AFTER, nodes, signs);
         assert_eq!(judge(start, &nodes, &mut signs), []);
         assert_eq!(judge(start + DEAD_AFTER, &nodes, &mut signs), []);
         let late = start + DEAD_AFTER + TICK;
@@ -314,6 +320,18 @@ mod tests {
         heard.incarnation = Incarnation(1);
         signs.insert(NodeId(5), heard);
         assert_eq!(judge(late, &nodes, &mut signs), [(NodeId(5), NodeState::Live)]);
+    }
+
+    #[test]
+    fn how_long_a_node_may_be_silent_is_said_from_outside() {
+        let start = Instant::now();
+        for dead_after in [Duration::from_millis(200), Duration::from_secs(60)] {
+            let mut signs = BTreeMap::new();
+            assert_eq!(judge(start, dead_after, &live(&[5]), &mut signs), []);
+            assert_eq!(judge(start + dead_after, dead_after, &live(&[5]), &mut signs), []);
+            let late = start + dead_after + Duration::from_millis(1);
+            assert_eq!(judge(late, dead_after, &live(&[5]), &mut signs), [(NodeId(5), NodeState::Dead)]);
+        }
     }
 
     #[test]
@@ -334,6 +352,6 @@ mod tests {
     #[test]
     fn a_node_that_never_started_is_not_judged() {
         let never = Node { incarnation: Incarnation(0), ..node(5, NodeState::Dead) };
-        assert_eq!(judge(Instant::now(), &[never], &mut BTreeMap::new()), []);
+        assert_eq!(judge(Instant::now(), DEAD_AFTER, &[never], &mut BTreeMap::new()), []);
     }
 }

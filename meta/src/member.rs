@@ -19,6 +19,7 @@ use tonic::Request;
 
 use crate::error::MetaError;
 use crate::identity::{Identity, IdentityFile, Stage};
+use crate::leader::{DEAD_AFTER, HEARTBEAT};
 use crate::log::{LogStore, Opened};
 use crate::oracle::Timestamps;
 use crate::raft::{Group, GroupOptions, Intervals};
@@ -56,6 +57,10 @@ pub struct MemberOptions {
     pub channels: Channels,
     pub intervals: Intervals,
     pub voters_max: usize,
+    /// Pause between this node's heartbeats.
+    pub heartbeat: Duration,
+    /// Silence after which this member, as leader, counts a node as dead.
+    pub dead_after: Duration,
     pub image_every_entries: u64,
 }
 
@@ -73,6 +78,8 @@ impl MemberOptions {
             channels,
             intervals: Intervals::default(),
             voters_max: VOTERS_MAX,
+            heartbeat: HEARTBEAT,
+            dead_after: DEAD_AFTER,
             image_every_entries: IMAGE_EVERY_ENTRIES,
         }
     }

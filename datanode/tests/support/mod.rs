@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMi
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
 use meridian_client::cluster::{CatalogView, Channels, Cluster};
-use meridian_datanode::{DataNode, DataNodeOptions, SCAN_BYTES_MAX_DEFAULT};
+use meridian_datanode::{DataNode, DataNodeOptions, HEARTBEAT, SCAN_BYTES_MAX_DEFAULT};
 use meridian_fragment::{ChunkScanExec, FRAGMENT_VERSION, encode};
 use meridian_meta::{Bootstrap, Member, MemberOptions};
 use meridian_proto::catalog::{Cell, Chunk, NodeRole, Table};
@@ -80,7 +80,9 @@ impl Lab {
             cluster_id: self.cluster_id,
             node: self.node,
             memtable_bytes_max: None,
+            wal_file_bytes: None,
             scan_bytes_max: SCAN_BYTES_MAX_DEFAULT,
+            heartbeat: HEARTBEAT,
         }
     }
 

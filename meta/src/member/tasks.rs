@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use meridian_client::cluster::MetaClient;
+use meridian_client::cluster::{Channels, MetaClient};
 use meridian_proto::command::{Command, Reply};
 use meridian_proto::wire::meta_client::MetaClient as WireClient;
 use meridian_proto::{NodeId, ProducerId, Refusal, Sequence, wire};
@@ -16,7 +16,7 @@ use super::{MemberOptions, Shared};
 use crate::catalog::Proposal;
 use crate::error::MetaError;
 use crate::identity::{Identity, Stage};
-use crate::leader::{self, HEARTBEAT, Sign};
+use crate::leader::{self, Sign};
 use crate::raft::{Failure, Group};
 use crate::service::{Phase, Running};
 
@@ -33,8 +33,15 @@ impl Shared {
     pub(super) fn start_tasks(&self, running: &Running, identity: Identity) {
         let group = running.group.clone();
         let observed = std::sync::Arc::clone(&running.observed);
-        self.keep(tokio::spawn(leader::run(group, observed, self.options.voters_max)));
-        self.keep(tokio::spawn(report(running.clone(), identity, self.options.channels.clone())));
+        let (voters_max, dead_after) = (self.options.voters_max, self.options.dead_after);
+        self.keep(tokio::spawn(leader::run(group, observed, voters_max, dead_after)));
+        let reporter = Reporter {
+            group: running.group.clone(),
+            identity,
+            channels: self.options.channels.clone(),
+            heartbeat: self.options.heartbeat,
+        };
+        self.keep(tokio::spawn(reporter.run(std::sync::Arc::clone(&running.observed))));
         let discovery = Discovery { group: running.group.clone(), identity, options: self.options.clone() };
         self.keep(tokio::spawn(discovery.run(self.phase.clone())));
     }
@@ -116,62 +123,66 @@ fn unavailable(failure: Failure) -> Refusal {
 }
 
 /// Sends heartbeats to whoever leads.
-async fn report(running: Running, identity: Identity, channels: meridian_client::cluster::Channels) {
-    let group = &running.group;
-    loop {
-        if group.reign().is_some() {
-            running.observed.note(identity.node, own_sign(group, identity));
-        } else if let Some(leader) = group.leader()
-            && leader != identity.node
-            && let Some(address) = group.address_of(leader)
-        {
-            report_to(group, identity, leader, WireClient::new(channels.channel(&address))).await;
-        }
-        tokio::time::sleep(HEARTBEAT).await;
-    }
-}
-
-fn own_sign(group: &Group, identity: Identity) -> Sign {
-    Sign {
-        at: Instant::now(),
-        was_heard: true,
-        incarnation: identity.incarnation,
-        catalog_version: group.read(|state| state.catalog.version()),
-        disk_free_bytes: 0,
-        disk_used_bytes: 0,
-    }
-}
-
-/// Heartbeats to one leader, until it is none any more.
-async fn report_to(
-    group: &Group,
+struct Reporter {
+    group: Group,
     identity: Identity,
-    leader: NodeId,
-    mut client: WireClient<tonic::transport::Channel>,
-) {
-    let (sender, receiver) = mpsc::channel(1);
-    let report = || wire::NodeReport {
-        node: identity.node.0,
-        incarnation: identity.incarnation.0,
-        catalog_version: group.read(|state| state.catalog.version()).0,
-        disk_free_bytes: 0,
-        disk_used_bytes: 0,
-    };
-    // The channel is empty and has room for one.
-    let _ = sender.try_send(report());
-    let Ok(Ok(answer)) = tokio::time::timeout(ANNOUNCE_TIMEOUT, client.report(ReceiverStream::new(receiver))).await
-    else {
-        return;
-    };
-    let mut orders = answer.into_inner();
-    while group.leader() == Some(leader) {
-        match tokio::time::timeout(ANNOUNCE_TIMEOUT, orders.message()).await {
-            Ok(Ok(Some(_))) => {}
-            _ => return,
+    channels: Channels,
+    heartbeat: Duration,
+}
+
+impl Reporter {
+    async fn run(self, observed: std::sync::Arc<leader::Observed>) {
+        loop {
+            if self.group.reign().is_some() {
+                observed.note(self.identity.node, self.own_sign());
+            } else if let Some(leader) = self.group.leader()
+                && leader != self.identity.node
+                && let Some(address) = self.group.address_of(leader)
+            {
+                self.report_to(leader, WireClient::new(self.channels.channel(&address))).await;
+            }
+            tokio::time::sleep(self.heartbeat).await;
         }
-        tokio::time::sleep(HEARTBEAT).await;
-        if sender.send(report()).await.is_err() {
-            return;
+    }
+
+    fn own_sign(&self) -> Sign {
+        Sign {
+            at: Instant::now(),
+            was_heard: true,
+            incarnation: self.identity.incarnation,
+            catalog_version: self.group.read(|state| state.catalog.version()),
+            disk_free_bytes: 0,
+            disk_used_bytes: 0,
+        }
+    }
+
+    fn report(&self) -> wire::NodeReport {
+        wire::NodeReport {
+            node: self.identity.node.0,
+            incarnation: self.identity.incarnation.0,
+            catalog_version: self.group.read(|state| state.catalog.version()).0,
+            disk_free_bytes: 0,
+            disk_used_bytes: 0,
+        }
+    }
+
+    /// Heartbeats to one leader, until it is none any more.
+    async fn report_to(&self, leader: NodeId, mut client: WireClient<tonic::transport::Channel>) {
+        let (sender, receiver) = mpsc::channel(1);
+        // The channel is empty and has room for one.
+        let _ = sender.try_send(self.report());
+        let call = client.report(ReceiverStream::new(receiver));
+        let Ok(Ok(answer)) = tokio::time::timeout(ANNOUNCE_TIMEOUT, call).await else { return };
+        let mut orders = answer.into_inner();
+        while self.group.leader() == Some(leader) {
+            match tokio::time::timeout(ANNOUNCE_TIMEOUT, orders.message()).await {
+                Ok(Ok(Some(_))) => {}
+                _ => return,
+            }
+            tokio::time::sleep(self.heartbeat).await;
+            if sender.send(self.report()).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The list of keys: name, form, default, meaning. `config show`, the error texts and the README's table follow it.
+//! The list of keys: name, form, default, meaning. `config show` and the error texts follow it.
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub enum Form {
     Count,
     /// A number of bytes, or with a unit: `512MiB`.
     Bytes,
+    /// A time in milliseconds, or with a unit: `500ms`, `2s`.
+    Duration,
     Choice(&'static [&'static str]),
 }
 
@@ -77,6 +79,18 @@ pub const KEYS: &[Key] = &[
         meaning: "access nodes that vote on the catalog, 1, 3 or 5; further ones learn",
     },
     Key {
+        name: "cluster.heartbeat",
+        form: Form::Duration,
+        default: "500ms",
+        meaning: "how often a node tells the leader of the access nodes that it lives",
+    },
+    Key {
+        name: "cluster.dead_after",
+        form: Form::Duration,
+        default: "2s",
+        meaning: "silence after which the leader counts a node as dead; the same on every access node",
+    },
+    Key {
         name: "admin.listen",
         form: Form::Address,
         default: "127.0.0.1:5436",
@@ -88,6 +102,12 @@ pub const KEYS: &[Key] = &[
         form: Form::Bytes,
         default: "256MiB",
         meaning: "memory for rows of a shard that are not in segments yet",
+    },
+    Key {
+        name: "data.wal_file",
+        form: Form::Bytes,
+        default: "64MiB",
+        meaning: "size of a file of a shard's log; up to two stand ready beside the one in use",
     },
     Key {
         name: "log.format",

@@ -213,9 +213,11 @@ fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
             });
             texts.collect::<Result<_, _>>().map(Value::List)
         }
-        (Form::Count | Form::Bytes, DeValue::Integer(number)) => u64::from_str_radix(number.as_str(), number.radix())
-            .map(Value::Count)
-            .map_err(|_| format!("wants a whole number, not {number}")),
+        (Form::Count | Form::Bytes | Form::Duration, DeValue::Integer(number)) => {
+            u64::from_str_radix(number.as_str(), number.radix())
+                .map(Value::Count)
+                .map_err(|_| format!("wants a whole number, not {number}"))
+        }
         (Form::Count, other) => Err(format!("wants a whole number, not a {}", other.type_str())),
         (_, DeValue::String(text)) => from_text(key, text),
         (_, other) => Err(format!("wants a text, not a {}", other.type_str())),
@@ -240,6 +242,9 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
         Form::Bytes => parse_bytes(text)
             .map(Value::Count)
             .ok_or_else(|| format!("wants a number of bytes, or one with a unit such as 512MiB, not \"{text}\"")),
+        Form::Duration => parse_duration(text)
+            .map(Value::Count)
+            .ok_or_else(|| format!("wants a time such as 500ms or 2s, not \"{text}\"")),
         Form::Choice(choices) if choices.contains(&text) => Ok(Value::Text(text.to_owned())),
         Form::Choice(choices) => Err(format!("wants one of {}, not \"{text}\"", choices.join(", "))),
     }
@@ -248,11 +253,22 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
 const BYTE_UNITS: &[(&str, u64)] =
     &[("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
+/// In milliseconds.
+const TIME_UNITS: &[(&str, u64)] = &[("", 1), ("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000)];
+
 fn parse_bytes(text: &str) -> Option<u64> {
+    parse_with_unit(text, BYTE_UNITS)
+}
+
+fn parse_duration(text: &str) -> Option<u64> {
+    parse_with_unit(text, TIME_UNITS)
+}
+
+fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim();
-    let factor = BYTE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
+    let factor = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1;
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
@@ -354,5 +370,10 @@ mod tests {
         assert_eq!(parse_bytes("2GB"), None);
         assert_eq!(parse_bytes(""), None);
         assert_eq!(parse_bytes("99999999999999999999TiB"), None);
+        assert_eq!(parse_duration("500ms"), Some(500));
+        assert_eq!(parse_duration("2 s"), Some(2000));
+        assert_eq!(parse_duration("250"), Some(250));
+        assert_eq!(parse_duration("1.5s"), None);
+        assert_eq!(parse_duration("2 days"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The settings as the node uses them, checked as a whole.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::layers::{Origin, Settings};
 use crate::failure::Failure;
@@ -19,13 +20,26 @@ pub struct Config {
     pub cluster_advertise: Option<String>,
     pub join: Vec<String>,
     pub voters_max: usize,
+    pub heartbeat: Duration,
+    pub dead_after: Duration,
     pub admin_listen: String,
     /// 0: one per core.
     pub shards: u16,
     pub memtable_bytes_max: usize,
+    pub wal_file_bytes: usize,
     pub log_format: LogFormat,
     pub log_filter: String,
 }
+
+/// More often, nodes would keep the leader busy; more seldom, nobody would hear of a death in time.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(50);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// A smaller file would be changed with every few commits; of larger ones not even two fit what a restart is to read at
+/// most (512 MiB), and flushes would never end.
+const WAL_FILE_BYTES_MIN: usize = 1 << 20;
+const WAL_FILE_BYTES_MAX: usize = 256 << 20;
+const BLOCK_BYTES: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -54,9 +68,12 @@ impl Config {
             cluster_advertise: Some(settings.text("cluster.advertise")).filter(|address| !address.is_empty()),
             join: settings.list("cluster.join"),
             voters_max: number(settings, "cluster.voters")?,
+            heartbeat: Duration::from_millis(settings.count("cluster.heartbeat")),
+            dead_after: Duration::from_millis(settings.count("cluster.dead_after")),
             admin_listen: settings.text("admin.listen"),
             shards: number(settings, "data.shards")?,
             memtable_bytes_max: number(settings, "data.memtable")?,
+            wal_file_bytes: number(settings, "data.wal_file")?,
             log_format: if settings.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Pretty },
             log_filter: settings.text("log.filter"),
         };
@@ -75,8 +92,23 @@ impl Config {
         if ![1, 3, 5].contains(&self.voters_max) {
             return wrong("cluster.voters", "must be 1, 3 or 5");
         }
+        if !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&self.heartbeat) {
+            return wrong("cluster.heartbeat", "must be from 50ms to 60s");
+        }
+        if self.dead_after < self.heartbeat * 2 || self.dead_after > DEAD_AFTER_MAX {
+            let heartbeat = self.heartbeat.as_millis();
+            let reason =
+                format!("must be at least two heartbeats (`cluster.heartbeat` is {heartbeat}ms) and at most 1h");
+            return wrong("cluster.dead_after", &reason);
+        }
         if self.memtable_bytes_max < 1 << 20 {
             return wrong("data.memtable", "must be at least 1MiB");
+        }
+        if !(WAL_FILE_BYTES_MIN..=WAL_FILE_BYTES_MAX).contains(&self.wal_file_bytes) {
+            return wrong("data.wal_file", "must be from 1MiB to 256MiB");
+        }
+        if !self.wal_file_bytes.is_multiple_of(BLOCK_BYTES) {
+            return wrong("data.wal_file", "must be a multiple of 4KiB: a log is written in blocks");
         }
         for (key, address, advertised) in [
             ("sql.listen", &self.sql_listen, &self.sql_advertise),
@@ -170,5 +202,18 @@ mod tests {
              say in `cluster.advertise` which one others use",
         );
         check(&[("data.shards", "70000")], "--set data.shards: `data.shards` is too large");
+        check(&[("cluster.heartbeat", "100ms"), ("cluster.dead_after", "200")], "");
+        check(
+            &[("cluster.heartbeat", "1s"), ("cluster.dead_after", "1999ms")],
+            "--set cluster.dead_after: `cluster.dead_after` must be at least two heartbeats (`cluster.heartbeat` is \
+             1000ms) and at most 1h",
+        );
+        check(&[("cluster.heartbeat", "1")], "--set cluster.heartbeat: `cluster.heartbeat` must be from 50ms to 60s");
+        check(&[("data.wal_file", "1MiB")], "");
+        check(&[("data.wal_file", "4GiB")], "--set data.wal_file: `data.wal_file` must be from 1MiB to 256MiB");
+        check(
+            &[("data.wal_file", "1048577")],
+            "--set data.wal_file: `data.wal_file` must be a multiple of 4KiB: a log is written in blocks",
+        );
     }
 }

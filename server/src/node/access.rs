@@ -46,6 +46,8 @@ impl Access {
         options.peers.clone_from(&config.join);
         options.bootstrap = bootstrap;
         options.voters_max = config.voters_max;
+        options.heartbeat = config.heartbeat;
+        options.dead_after = config.dead_after;
         let member = Member::start(options).await.map_err(Failure::failed)?;
         node.services.add(member.service());
         if config.join.is_empty() {

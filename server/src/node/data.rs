@@ -31,7 +31,9 @@ pub async fn start(node: &Node, cluster: Cluster) -> Result<DataNode, Failure> {
         cluster_id,
         node: id,
         memtable_bytes_max: Some(node.config.memtable_bytes_max),
+        wal_file_bytes: Some(node.config.wal_file_bytes),
         scan_bytes_max: SCAN_BYTES_MAX_DEFAULT,
+        heartbeat: node.config.heartbeat,
     };
     DataNode::start(options).await.map_err(Failure::failed)
 }

@@ -1,6 +1,6 @@
 //! The configuration as its user meets it: layers, origins, mistakes.
 
-use crate::common::{binary, meridian, run};
+use crate::common::{Node, binary, meridian, run};
 
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
@@ -52,10 +52,30 @@ fn a_wrong_value_says_what_is_wanted() {
         output.error_line(),
         "meridian: --set: `data.memtable` wants a number of bytes, or one with a unit such as 512MiB, not \"lots\""
     );
+    let output = meridian(&["start", "--set", "cluster.heartbeat=often"]);
+    assert_eq!(output.code, Some(2));
+    assert_eq!(
+        output.error_line(),
+        "meridian: --set: `cluster.heartbeat` wants a time such as 500ms or 2s, not \"often\""
+    );
+    let output = meridian(&["config", "check", "--set", "cluster.heartbeat=2s"]);
+    assert_eq!(output.code, Some(2));
+    assert!(output.error_line().contains("`cluster.dead_after` must be at least two heartbeats"), "{output:?}");
     assert_eq!(meridian(&["start", "--role", "data"]).code, Some(2), "a data node needs --join");
     assert_eq!(meridian(&["config", "check", "--role", "nobody"]).code, Some(2));
     assert_eq!(meridian(&["config", "check", "--config", "/does/not/exist"]).code, Some(2));
     assert_eq!(meridian(&["start", "--no-such-flag"]).code, Some(2));
+}
+
+#[tokio::test]
+async fn log_files_have_the_size_that_was_asked_for() {
+    let node = Node::start_with(&["--shards", "1", "--set", "data.wal_file=2MiB"]);
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    let files = std::fs::read_dir(node.folder().join("data/shard-0/wal")).unwrap();
+    let sizes: Vec<u64> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    assert!(!sizes.is_empty() && sizes.iter().all(|size| *size == 2 << 20), "{sizes:?}");
 }
 
 #[test]

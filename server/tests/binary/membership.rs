@@ -91,6 +91,27 @@ async fn a_dead_data_node_is_shown_dead_and_live_again_when_it_is_back() {
     wait_for(&cluster, "live");
 }
 
+#[tokio::test]
+async fn how_soon_a_silent_node_is_dead_can_be_configured() {
+    let flags = ["--set", "cluster.heartbeat=100ms", "--set", "cluster.dead_after=400ms"];
+    let mut cluster = Cluster::start_with(1, 1, &flags);
+    let state = |cluster: &Cluster| {
+        let status = status(cluster);
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().find(|node| node["name"] == "dn1").unwrap()["state"].clone()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while state(&cluster) != "live" {
+        assert!(Instant::now() < deadline, "dn1 never lives");
+    }
+    cluster.data[0].kill();
+    let killed = Instant::now();
+    while state(&cluster) != "dead" {
+        // As shipped it takes two seconds from the last heartbeat, which may have been half a second ago.
+        assert!(killed.elapsed() < Duration::from_millis(1500), "not dead after {:?}", killed.elapsed());
+    }
+}
+
 #[test]
 fn a_folder_of_another_cluster_is_refused_and_untouched() {
     let mut cluster = Cluster::start(1, 2);
