@@ -25,6 +25,7 @@ use meridian_proto::command::{Command, Reply};
 use meridian_proto::{CatalogVersion, ChunkId, GroupId, NodeId, Refusal, TableId, Ts};
 use proposals::Proposals;
 pub use proposals::{Answer, Proposal};
+pub use settings::REPLICATION_FACTOR_DEFAULT;
 
 /// What a command came to.
 pub type Outcome = Result<Reply, Refusal>;

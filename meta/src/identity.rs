@@ -25,8 +25,9 @@ pub struct Identity {
 /// How far a new member has come. A folder that is behind its stage has lost its log, and with it perhaps a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The cluster is being made here: this member alone begins the group.
-    Founding,
+    /// The cluster is being made here: this member alone begins the group, and puts into the catalog how many copies of
+    /// each chunk there are to be unless a hypertable says.
+    Founding { replication_factor: u16 },
     /// Let in; the leader may not have sent anything yet.
     Joining,
     /// There is a log.
@@ -45,6 +46,9 @@ struct IdentityMessage {
     incarnation: u64,
     #[prost(enumeration = "StageNumber", tag = "5")]
     stage: i32,
+    /// While founding.
+    #[prost(uint32, tag = "6")]
+    replication_factor: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
@@ -82,7 +86,10 @@ impl IdentityFile {
         }
         let cluster = message.cluster.parse().map_err(|_| damaged())?;
         let stage = match message.stage() {
-            StageNumber::Founding => Stage::Founding,
+            StageNumber::Founding => {
+                let factor = u16::try_from(message.replication_factor).map_err(|_| damaged())?;
+                Stage::Founding { replication_factor: factor.max(1) }
+            }
             StageNumber::Joining => Stage::Joining,
             StageNumber::Settled => Stage::Settled,
             StageNumber::Unspecified => return Err(damaged().into()),
@@ -95,10 +102,10 @@ impl IdentityFile {
 
     /// Returns once it is durable.
     pub fn save(&self, identity: &Identity) -> Result<(), MetaError> {
-        let stage = match identity.stage {
-            Stage::Founding => StageNumber::Founding,
-            Stage::Joining => StageNumber::Joining,
-            Stage::Settled => StageNumber::Settled,
+        let (stage, replication_factor) = match identity.stage {
+            Stage::Founding { replication_factor } => (StageNumber::Founding, replication_factor),
+            Stage::Joining => (StageNumber::Joining, 0),
+            Stage::Settled => (StageNumber::Settled, 0),
         };
         let message = IdentityMessage {
             version: FORMAT_VERSION,
@@ -106,6 +113,7 @@ impl IdentityFile {
             node: identity.node.0,
             incarnation: identity.incarnation.0,
             stage: stage.into(),
+            replication_factor: replication_factor.into(),
         };
         Ok(write_whole(&self.path, IDENTITY_KIND, &message.encode_to_vec())?)
     }
@@ -126,8 +134,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = IdentityFile::new(folder.path());
         assert_eq!(file.read().unwrap(), None);
-        let mut identity =
-            Identity { cluster: ClusterId(77), node: NodeId(3), incarnation: Incarnation(0), stage: Stage::Founding };
+        let stage = Stage::Founding { replication_factor: 2 };
+        let mut identity = Identity { cluster: ClusterId(77), node: NodeId(3), incarnation: Incarnation(0), stage };
         file.save(&identity).unwrap();
         file.count_start(&mut identity).unwrap();
         assert_eq!(file.read().unwrap(), Some(Identity { incarnation: Incarnation(1), ..identity }));

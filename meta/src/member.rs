@@ -245,7 +245,7 @@ impl Shared {
         };
         let group = Group::start(options, opened).await?;
         *self.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(group.clone());
-        if identity.stage == Stage::Founding {
+        if matches!(identity.stage, Stage::Founding { .. }) {
             group.initialize(&self.options.address).await?;
         }
         group.elect_if_alone().await;
@@ -259,7 +259,7 @@ impl Shared {
         group.wait_applied(1).await.map_err(|_| MetaError::Stopped("it was shut down".to_owned()))?;
         match identity.stage {
             Stage::Settled => Ok(()),
-            Stage::Founding | Stage::Joining => {
+            Stage::Founding { .. } | Stage::Joining => {
                 self.identity_file.save(&Identity { stage: Stage::Settled, ..identity })
             }
         }

@@ -696,5 +696,9 @@ async fn a_cluster_with_copies_is_not_begun_yet() {
     lab.nodes[0].ready().await;
     assert_eq!(lab.nodes[0].status().await.state, "member");
     assert_eq!(lab.nodes[0].status().await.nodes.len(), 1);
+    let name = "timescaledb.hypertable_replication_factor_default";
+    let setting = wire::Setting { name: name.to_owned(), value: "1".to_owned() };
+    let setting = Some(wire::noun::Noun::Setting(setting));
+    assert!(lab.view(0).await.changed.iter().any(|noun| noun.noun == setting), "it is stored");
     lab.stop_all().await;
 }

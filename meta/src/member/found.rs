@@ -61,12 +61,10 @@ impl Shared {
 
     /// Begins a cluster with this member alone.
     async fn found(&self, replication_factor: u32) -> Result<(Identity, Group), MetaError> {
-        if replication_factor > 1 {
-            let refusal = Refusal::catalog("0A000", "replication is not available yet");
-            return Err(MetaError::Refused(refusal));
-        }
+        let replication_factor = check_replication_factor(replication_factor).map_err(MetaError::Refused)?;
         let cluster = random_cluster_id()?;
-        let identity = Identity { cluster, node: FOUNDER, incarnation: Incarnation(0), stage: Stage::Founding };
+        let stage = Stage::Founding { replication_factor };
+        let identity = Identity { cluster, node: FOUNDER, incarnation: Incarnation(0), stage };
         self.identity_file.save(&identity)?;
         info!(%cluster, "begins a cluster");
         self.begin(identity, LogStore::open(&self.folder)?).await
@@ -126,6 +124,21 @@ pub(super) fn refuse_second_init(request: InitRequest, group: &Group) {
     let message = format!("the cluster is initialised already, as {}", group.cluster());
     // An operator who has gone needs no answer.
     let _ = request.answer.send(Err(Refusal::catalog("55000", message)));
+}
+
+/// 0 is what nobody said.
+fn check_replication_factor(asked: u32) -> Result<u16, Refusal> {
+    match asked {
+        0 | 1 => Ok(1),
+        factor => {
+            let message = format!("a replication factor of {factor} is not available yet: chunks have one copy");
+            Err(Refusal::Catalog {
+                sqlstate: "0A000".to_owned(),
+                message,
+                hint: Some("Create the cluster with a replication factor of 1.".to_owned()),
+            })
+        }
+    }
 }
 
 fn identity_of(response: &wire::JoinResponse) -> Result<Identity, MetaError> {

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, error};
 
 use super::{MemberOptions, Shared};
-use crate::catalog::Proposal;
+use crate::catalog::{Proposal, REPLICATION_FACTOR_DEFAULT};
 use crate::error::MetaError;
 use crate::identity::{Identity, Stage};
 use crate::leader::{self, Sign};
@@ -96,9 +96,16 @@ impl Shared {
         let late = |_| Refusal::Unavailable("no quorum in time".to_owned());
         tokio::time::timeout(ANNOUNCE_TIMEOUT, caught_up).await.map_err(late)?.map_err(unavailable)?;
         let is_new = group.read(|state| !state.catalog.gave_node_id(identity.node));
-        if identity.stage == Stage::Founding && is_new {
-            match propose(group, Command::JoinNode(self.join_command())).await? {
-                Reply::Node(node) if node == identity.node => {}
+        if let Stage::Founding { replication_factor } = identity.stage
+            && is_new
+        {
+            let setting = Command::SetSetting {
+                name: REPLICATION_FACTOR_DEFAULT.to_owned(),
+                value: Some(replication_factor.to_string()),
+            };
+            // One entry: a founder that is known has said all.
+            match propose(group, Command::Batch(vec![Command::JoinNode(self.join_command()), setting])).await? {
+                Reply::Batch(replies) if replies.first() == Some(&Reply::Node(identity.node)) => {}
                 reply => return Err(Refusal::Protocol(format!("the founder's join came to {reply:?}"))),
             }
         }

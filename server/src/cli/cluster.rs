@@ -16,9 +16,6 @@ use crate::failure::Failure;
 /// How long a command waits for the cluster unless told otherwise.
 const TIMEOUT_DEFAULT_S: u64 = 10;
 
-/// Copies of each chunk: data is not replicated yet.
-const REPLICATION_FACTOR: u32 = 1;
-
 /// Which cluster, and how long to wait for it.
 #[derive(Debug, Args)]
 pub struct ClusterArgs {
@@ -39,10 +36,14 @@ pub struct ClusterArgs {
 #[derive(Debug, Subcommand)]
 pub enum ClusterVerb {
     /// Create a cluster on a first access node that waits for it
-    #[command(after_help = "Example: meridian cluster init --cluster 10.0.0.1:5435")]
+    #[command(after_help = "Example: meridian cluster init --cluster 10.0.0.1:5435 --replication-factor 1")]
     Init {
         #[command(flatten)]
         cluster: ClusterArgs,
+        /// Copies of each chunk of a hypertable that does not say; stored as the setting
+        /// timescaledb.hypertable_replication_factor_default. More than 1 is not available yet
+        #[arg(long, value_name = "COPIES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32_767))]
+        replication_factor: u32,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -78,8 +79,8 @@ pub enum NodeVerb {
 
 pub fn run_cluster(verb: ClusterVerb) -> Result<(), Failure> {
     match verb {
-        ClusterVerb::Init { cluster, output } => {
-            let response = block_on(cluster.init())?;
+        ClusterVerb::Init { cluster, replication_factor, output } => {
+            let response = block_on(cluster.init(replication_factor))?;
             if output.json {
                 return print_json(&json!({ "cluster_id": response.cluster_id, "node_id": response.node }));
             }
@@ -122,12 +123,12 @@ impl ClusterArgs {
         Failure::failed(format!("could not {what} at {}: {refusal}", self.cluster.join(", ")))
     }
 
-    async fn init(&self) -> Result<wire::InitClusterResponse, Failure> {
+    async fn init(&self, replication_factor: u32) -> Result<wire::InitClusterResponse, Failure> {
         let [address] = self.cluster.as_slice() else {
             return Err(Failure::usage("a cluster is created on one access node: --cluster takes one address here"));
         };
         let mut client = self.client().client(address);
-        let request = wire::InitClusterRequest { replication_factor: REPLICATION_FACTOR };
+        let request = wire::InitClusterRequest { replication_factor };
         let deadline = self.deadline();
         loop {
             let response = tokio::time::timeout_at(deadline, client.init_cluster(request))

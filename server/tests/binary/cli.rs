@@ -1,6 +1,6 @@
 //! Commands that look at a cluster.
 
-use crate::common::{Cluster, Port, meridian};
+use crate::common::{Cluster, Node, NodeSpec, Port, meridian};
 
 #[test]
 fn status_and_node_list_show_every_node() {
@@ -30,6 +30,36 @@ fn a_cluster_is_created_once() {
     let again = meridian(&["cluster", "init", "--cluster", &cluster.access[0].cluster_address()]);
     assert_eq!(again.code, Some(1));
     assert!(again.error_line().contains("could not create a cluster"), "{again:?}");
+}
+
+#[test]
+fn a_replication_factor_that_is_not_there_yet_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::new(NodeSpec {
+        role: "access",
+        name: "an1".to_owned(),
+        folder: folder.path().join("an1"),
+        join: Vec::new(),
+        flags: Vec::new(),
+    });
+    node.run();
+    let address = node.cluster_address();
+    let init = |factor: &str| meridian(&["cluster", "init", "--cluster", &address, "--replication-factor", factor]);
+    let refused = init("2");
+    assert_eq!(refused.code, Some(1));
+    assert_eq!(
+        refused.error_line(),
+        format!(
+            "meridian: could not create a cluster at {address}: a replication factor of 2 is not available yet: chunks \
+             have one copy"
+        )
+    );
+    for wrong in ["0", "-1", "two"] {
+        assert_eq!(init(wrong).code, Some(2), "{wrong}");
+    }
+    // The node still waits, and the factor that there is makes a cluster.
+    assert_eq!(init("1").code, Some(0));
+    node.wait_ready();
 }
 
 #[test]
