@@ -1,9 +1,11 @@
 //! A data node's life: its folder, its shards, a new incarnation in meta, then service until it is shut down.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use meridian_client::cluster::Cluster;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
@@ -11,7 +13,7 @@ use meridian_engine::{Shard, ShardOptions};
 use meridian_proto::command::Command;
 use meridian_proto::wire::data_node_server::DataNodeServer;
 use meridian_proto::{CatalogVersion, ClusterId, Incarnation, NodeId, Refusal, ShardId, wire};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -74,6 +76,8 @@ pub struct DataNode {
     service: Service,
     shards: Vec<ShardHandle<Shard>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Why the node cannot go on.
+    failed: watch::Receiver<Option<String>>,
     // Held as long as the node lives.
     folder: Folder,
 }
@@ -116,10 +120,27 @@ impl DataNode {
         let report_sweep = Arc::clone(&sweep);
         let reporter =
             Reporter { node, incarnation, cluster: cluster.clone(), heartbeat, directory, sweep: report_sweep };
-        let mut tasks =
-            vec![tokio::spawn(reporter.run()), tokio::spawn(Sweeper { node, cluster, office, sweep }.run())];
-        tasks.extend(shards.iter().map(|shard| tokio::spawn(shard.clone().watch())));
-        Ok(Self { identity, service, shards, tasks, folder })
+        let (failures, failed) = watch::channel(None);
+        let failures = Arc::new(failures);
+        let mut tasks = vec![
+            keep(&failures, "heartbeats", reporter.run()),
+            keep(&failures, "removal of chunks", Sweeper { node, cluster: cluster.clone(), office, sweep }.run()),
+            tokio::spawn(watch_catalog(cluster, node, incarnation, Arc::clone(&failures))),
+        ];
+        tasks.extend(shards.iter().map(|shard| keep(&failures, "watch over a shard", shard.clone().watch())));
+        Ok(Self { identity, service, shards, tasks, failed, folder })
+    }
+
+    /// Waits until the node cannot go on, and says why: it was removed, or started elsewhere, or a part of it ended.
+    pub fn failed(&self) -> impl Future<Output = String> + use<> {
+        let mut failed = self.failed.clone();
+        async move {
+            match failed.wait_for(Option::is_some).await.as_deref() {
+                Ok(Some(reason)) => reason.clone(),
+                // It was shut down, which is no failure.
+                _ => std::future::pending().await,
+            }
+        }
     }
 
     /// The tonic service, for the server of this process.
@@ -158,6 +179,45 @@ impl DataNode {
         }
         stop_shards(&self.shards).await;
         info!(node = %self.identity.node, folder = %self.folder.path().display(), "stopped");
+    }
+}
+
+/// Runs a part of the node that ends only with it.
+fn keep(
+    failures: &Arc<watch::Sender<Option<String>>>,
+    name: &'static str,
+    part: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let failures = Arc::clone(failures);
+    tokio::spawn(async move {
+        let ended = AssertUnwindSafe(part).catch_unwind().await;
+        let how = if ended.is_ok() { "ended" } else { "panicked" };
+        failures.send_replace(Some(format!("its {name} {how}")));
+    })
+}
+
+/// Notices that the cluster knows this process no more: it would answer nothing and only keep its folder.
+async fn watch_catalog(
+    cluster: Cluster,
+    node: NodeId,
+    incarnation: Incarnation,
+    failures: Arc<watch::Sender<Option<String>>>,
+) {
+    let mut views = cluster.catalog.subscribe();
+    loop {
+        let known = views.borrow_and_update().node(node).map(|known| known.incarnation);
+        let reason = match known {
+            None => format!("node {node} was removed from the cluster"),
+            Some(newer) if newer > incarnation => {
+                format!("node {node} was started elsewhere, for start {newer}; this is start {incarnation}")
+            }
+            Some(_) => match views.changed().await {
+                Ok(()) => continue,
+                Err(_) => "the catalog is no longer followed".to_owned(),
+            },
+        };
+        failures.send_replace(Some(reason));
+        return;
     }
 }
 

@@ -12,7 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use meridian_datanode::{DataNode, DataNodeError};
 use meridian_fragment::check_allowed;
 use meridian_proto::command::Command;
-use meridian_proto::{NodeId, Refusal, Ts, WIRE_VERSION, wire};
+use meridian_proto::{Incarnation, NodeId, Refusal, Ts, WIRE_VERSION, wire};
 use support::{Lab, batch, rows_of, soon, transaction};
 
 type Row = (i64, String, Option<i64>);
@@ -265,6 +265,30 @@ async fn chunks_of_a_dropped_table_are_removed() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), removed).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_started_elsewhere_or_removed_cannot_go_on() {
+    let mut lab = Lab::start(1).await;
+    let failed = lab.data_node().failed();
+    let start = Command::StartNode {
+        node: lab.node,
+        incarnation: Incarnation(9),
+        address: "127.0.0.1:9".to_owned(),
+        sql_address: None,
+        shards: 1,
+    };
+    lab.propose(start).await;
+    let reason = tokio::time::timeout(Duration::from_secs(20), failed).await.unwrap();
+    assert!(reason.contains("start 9") && reason.contains("this is start 1"), "{reason}");
+    lab.stop_data_node().await;
+
+    let lab = Lab::start(1).await;
+    let failed = lab.data_node().failed();
+    lab.propose(Command::RemoveNode { node: lab.node }).await;
+    let reason = tokio::time::timeout(Duration::from_secs(20), failed).await.unwrap();
+    assert!(reason.contains("was removed from the cluster"), "{reason}");
     lab.stop().await;
 }
 

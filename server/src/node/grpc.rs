@@ -77,6 +77,8 @@ impl Service<http::Request<Body>> for Services {
 /// The running server.
 pub struct Grpc {
     stop: CancellationToken,
+    /// A server ended without being told to.
+    failed: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -85,12 +87,21 @@ impl Grpc {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::failed(format!("could not listen for other nodes: {error}")))?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let stop = CancellationToken::new();
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let over_tcp =
             server().serve_with_incoming_shutdown(services.clone(), incoming, stop.clone().cancelled_owned());
         let over_memory = server().serve_with_incoming_shutdown(services, local, stop.clone().cancelled_owned());
-        let tasks = vec![tokio::spawn(run("TCP", over_tcp)), tokio::spawn(run("memory", over_memory))];
-        Ok(Self { stop, tasks })
+        let run = |over: &'static str, serving: Pin<Box<dyn Future<Output = _> + Send>>| {
+            tokio::spawn(run(over, serving, stop.clone(), failed.clone()))
+        };
+        let tasks = vec![run("TCP", Box::pin(over_tcp)), run("memory", Box::pin(over_memory))];
+        Ok(Self { stop, failed, tasks })
+    }
+
+    /// Waits until the port is no longer served.
+    pub async fn failed(&self) -> Failure {
+        self.failed.cancelled().await;
+        Failure::failed("the cluster port is no longer served")
     }
 
     /// Takes no more requests, lets those in flight end, within limits: a watch stream never ends by itself.
@@ -105,9 +116,17 @@ impl Grpc {
     }
 }
 
-async fn run(over: &str, serving: impl Future<Output = Result<(), tonic::transport::Error>>) {
-    if let Err(error) = serving.await {
-        tracing::error!(%error, over, "the cluster port is no longer served");
+async fn run(
+    over: &str,
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    stop: CancellationToken,
+    failed: CancellationToken,
+) {
+    let ended = serving.await;
+    if !stop.is_cancelled() {
+        let error = ended.err().map(|error| error.to_string()).unwrap_or_default();
+        tracing::error!(error, over, "the cluster port is no longer served");
+        failed.cancel();
     }
 }
 

@@ -176,11 +176,32 @@ impl Node {
         self.health.set(Phase::Starting(format!("waiting for {what}")));
     }
 
-    /// Waits until a role cannot go on; for a process without such a role, for ever.
+    /// Waits until a part cannot go on.
     async fn failed(&self) -> Failure {
-        match &self.access {
-            Some(access) => access.failed().await,
-            None => std::future::pending().await,
+        let access = async {
+            match &self.access {
+                Some(access) => access.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Not under the lock: the figures want it, and the end does.
+        let data = self.data.read().await.as_ref().map(DataNode::failed);
+        let data = async {
+            match data {
+                Some(data) => Failure::failed(format!("the data node cannot go on: {}", data.await)),
+                None => std::future::pending().await,
+            }
+        };
+        let grpc = async {
+            match &self.grpc {
+                Some(grpc) => grpc.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            failure = access => failure,
+            failure = data => failure,
+            failure = grpc => failure,
         }
     }
 

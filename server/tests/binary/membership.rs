@@ -67,6 +67,10 @@ async fn a_data_node_is_removed_only_when_it_is_empty() {
     assert_eq!(removed.code, Some(0), "{removed:?}");
     let names: Vec<_> = status(&cluster)["nodes"].as_array().unwrap().iter().map(|n| n["name"].clone()).collect();
     assert!(!names.contains(&"dn3".into()), "{names:?}");
+    // The process of a node that is no more has nothing to do.
+    assert_eq!(cluster.data[2].wait_end().code(), Some(1));
+    let log = cluster.data[2].log();
+    assert!(log.trim_end().ends_with("was removed from the cluster"), "{log}");
 }
 
 #[tokio::test]
