@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::common::Node;
+use crate::common::{Cluster, Node};
 
 /// Longest wait for an answer. Far above any real one, so that a test fails rather than hangs.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -673,6 +673,25 @@ fn a_cancel_request_stops_the_statement(client: &mut Client, address: SocketAddr
     assert_eq!(failed, [("57014".to_owned(), "canceling statement due to user request".to_owned())]);
     send_cancel(address, client.pid, &client.secret);
     assert_eq!(client.value("SELECT 1"), "1", "a cancel that comes too late hits nothing");
+}
+
+#[test]
+fn a_cancel_request_reaches_its_statement_through_any_access_node() {
+    let cluster = Cluster::start(3, 1);
+    let mut client = Client::connect(address_of(&cluster.access[1]));
+    client.run("CREATE TABLE stopped (k int)");
+    for through in [0, 2] {
+        client.send(&[query("COPY stopped FROM STDIN"), copy_data("1\n")].concat());
+        assert_eq!(client.read().kind, 'G');
+        send_cancel(address_of(&cluster.access[through]), client.pid, &[0; 4]);
+        client.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!(client.stream.read(&mut [0]).is_err(), "a wrong secret stops nothing");
+        client.stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
+        send_cancel(address_of(&cluster.access[through]), client.pid, &client.secret);
+        let failed = failures(&client.until_ready());
+        assert_eq!(failed, [("57014".to_owned(), "canceling statement due to user request".to_owned())]);
+    }
+    assert_eq!(client.value("SELECT count(*) FROM stopped"), "0");
 }
 
 fn send_cancel(address: SocketAddr, pid: u32, secret: &[u8]) {

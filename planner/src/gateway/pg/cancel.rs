@@ -9,13 +9,19 @@
 
 use std::collections::HashMap;
 use std::future::{self, Future};
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::BufMut;
+use meridian_client::cluster::CatalogView;
 use meridian_proto::NodeId;
+use meridian_proto::catalog::{Node, NodeRole};
 use rand::RngCore;
-use tokio::time::{Instant, sleep_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,6 +32,10 @@ use crate::error::SqlError;
 const CONNECTION_BITS: u32 = 20;
 const CONNECTION_MASK: u32 = (1 << CONNECTION_BITS) - 1;
 const NODE_MASK: u32 = (1 << (31 - CONNECTION_BITS)) - 1;
+/// First word of a cancel request after its length.
+pub const CANCEL_REQUEST: u32 = 80_877_102;
+/// Longest wait for another access node to take a request.
+const FORWARD_MAX: Duration = Duration::from_secs(2);
 
 /// "transaction_resolution_unknown"
 const OUTCOME_UNKNOWN: &str = "08007";
@@ -41,7 +51,7 @@ pub enum Cause {
 
 /// The connections of this gateway, by the low bits of their process number.
 pub struct Registry {
-    node_bits: u32,
+    node: NodeId,
     connections: Arc<Mutex<Connections>>,
 }
 
@@ -67,8 +77,7 @@ pub struct Registered {
 
 impl Registry {
     pub fn new(node: NodeId) -> Self {
-        let node_bits = u32::try_from(node.0 & u64::from(NODE_MASK)).unwrap_or_default();
-        Self { node_bits, connections: Arc::default() }
+        Self { node, connections: Arc::default() }
     }
 
     pub fn register(&self, secret_bytes: usize) -> Registered {
@@ -78,16 +87,26 @@ impl Registry {
         let mut connections = lock(&self.connections);
         let number = connections.free_number();
         connections.by_number.insert(number, Entry { secret: secret.clone(), slot: Arc::clone(&slot) });
-        let pid = ((self.node_bits << CONNECTION_BITS) | number).cast_signed();
+        let pid = ((bits_of(self.node) << CONNECTION_BITS) | number).cast_signed();
         Registered { pid, secret, slot, number, connections: Arc::clone(&self.connections) }
     }
 
-    /// Stops what the named connection runs. Whether it hit something; the requester is never told.
-    pub fn cancel(&self, pid: i32, secret: &[u8]) -> bool {
-        let pid = pid.cast_unsigned();
-        if pid >> CONNECTION_BITS != self.node_bits {
-            return forward(pid >> CONNECTION_BITS);
+    /// Stops what the named connection runs, here or at another access node: a load balancer may have chosen this one.
+    /// Whether it hit something here; the requester is never told.
+    pub async fn cancel(&self, catalog: &CatalogView, pid: i32, secret: &[u8]) -> bool {
+        if self.is_here(pid) {
+            return self.cancel_here(pid, secret);
         }
+        forward(catalog, self.node, pid, secret).await;
+        false
+    }
+
+    fn is_here(&self, pid: i32) -> bool {
+        pid.cast_unsigned() >> CONNECTION_BITS == bits_of(self.node)
+    }
+
+    fn cancel_here(&self, pid: i32, secret: &[u8]) -> bool {
+        let pid = pid.cast_unsigned();
         let slot = match lock(&self.connections).by_number.get(&(pid & CONNECTION_MASK)) {
             Some(entry) if entry.secret == secret => Arc::clone(&entry.slot),
             _ => return false,
@@ -103,11 +122,46 @@ impl Registry {
     }
 }
 
-/// A request for another access node, as when a load balancer chose this one. Sending it on needs a call between access
-/// nodes that does not exist yet; until then it is lost in silence, as PostgreSQL loses one with a wrong secret.
-fn forward(node_bits: u32) -> bool {
-    debug!(node = node_bits, "dropped a cancel request for another access node");
-    false
+/// Sends a request on to the access node that its pid names, as PostgreSQL's protocol has it: the node decides by the
+/// secret, whoever brings it. Returns when that node has dealt with it: a cancel that is still on its way could hit the
+/// connection's next statement.
+async fn forward(catalog: &CatalogView, own: NodeId, pid: i32, secret: &[u8]) {
+    let own_address = catalog.node(own).and_then(|node| node.sql_address.as_ref());
+    for (node, address) in addressees(catalog, own, pid) {
+        // Two nodes at one address: the other one is gone, and this one would ask itself for ever.
+        if Some(&address) == own_address {
+            continue;
+        }
+        match timeout(FORWARD_MAX, send(&address, pid, secret)).await {
+            Ok(Ok(())) => debug!(%node, address, "sent a cancel request on"),
+            Ok(Err(error)) => debug!(%node, address, %error, "could not send a cancel request on"),
+            Err(_) => debug!(%node, address, "a cancel request was not taken in time"),
+        }
+    }
+}
+
+/// Access nodes that the pid may name, with their addresses for SQL.
+fn addressees(catalog: &CatalogView, own: NodeId, pid: i32) -> Vec<(NodeId, String)> {
+    let bits = pid.cast_unsigned() >> CONNECTION_BITS;
+    let named = |node: &&Arc<Node>| node.role == NodeRole::Access && node.id != own && bits_of(node.id) == bits;
+    let nodes = catalog.nodes().filter(named);
+    nodes.filter_map(|node| Some((node.id, node.sql_address.clone()?))).collect()
+}
+
+async fn send(address: &str, pid: i32, secret: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut packet = Vec::with_capacity(12 + secret.len());
+    packet.put_u32(u32::try_from(12 + secret.len()).unwrap_or(u32::MAX));
+    packet.put_u32(CANCEL_REQUEST);
+    packet.put_i32(pid);
+    packet.put_slice(secret);
+    stream.write_all(&packet).await?;
+    // The node closes the connection when it is done, without a word.
+    stream.read(&mut [0]).await.map(drop)
+}
+
+fn bits_of(node: NodeId) -> u32 {
+    u32::try_from(node.0 & u64::from(NODE_MASK)).unwrap_or_default()
 }
 
 impl Connections {
@@ -262,6 +316,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use meridian_proto::catalog::{CatalogDelta, NodeState, Noun};
+    use meridian_proto::{CatalogVersion, Incarnation};
+
     use super::*;
 
     fn start(registered: &Registered) -> Running {
@@ -292,18 +349,63 @@ mod tests {
     fn a_cancel_needs_the_secret_the_node_and_a_running_statement() {
         let registry = Registry::new(NodeId(3));
         let registered = registry.register(32);
-        assert!(!registry.cancel(registered.pid, &registered.secret), "nothing runs");
+        assert!(!registry.cancel_here(registered.pid, &registered.secret), "nothing runs");
         let running = start(&registered);
-        assert!(!registry.cancel(registered.pid, &registered.secret[..4]), "short secret");
-        assert!(!registry.cancel(registered.pid ^ (1 << 20), &registered.secret), "another node");
-        assert!(!registry.cancel(registered.pid + 1, &registered.secret), "another connection");
+        assert!(!registry.cancel_here(registered.pid, &registered.secret[..4]), "short secret");
+        assert!(!registry.is_here(registered.pid ^ (1 << 20)), "another node");
+        assert!(!registry.cancel_here(registered.pid + 1, &registered.secret), "another connection");
         assert_eq!(explained(&running), "own");
-        assert!(registry.cancel(registered.pid, &registered.secret));
+        assert!(registry.cancel_here(registered.pid, &registered.secret));
         assert!(running.token().is_cancelled());
         assert_eq!(explained(&running), "canceling statement due to user request");
         assert_eq!(explained_as(&running, OUTCOME_UNKNOWN), "own");
         drop(running);
-        assert!(!registry.cancel(registered.pid, &registered.secret), "it ended");
+        assert!(!registry.cancel_here(registered.pid, &registered.secret), "it ended");
+    }
+
+    #[tokio::test]
+    async fn a_request_for_another_access_node_is_sent_on_to_it_alone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let node = |id: u64, role, address: &str| {
+            Noun::Node(Node {
+                id: NodeId(id),
+                role,
+                address: "127.0.0.1:9".to_owned(),
+                sql_address: Some(address.to_owned()),
+                name: format!("n{id}"),
+                incarnation: Incarnation(1),
+                shards: 1,
+                state: NodeState::Live,
+            })
+        };
+        let nodes = vec![
+            node(3, NodeRole::Access, "127.0.0.1:1"),
+            node(4, NodeRole::Access, &address),
+            node(5, NodeRole::Access, "127.0.0.1:1"),
+            node(6, NodeRole::Data, "127.0.0.1:1"),
+        ];
+        let whole =
+            CatalogDelta { from: CatalogVersion(0), to: CatalogVersion(1), changed: nodes, removed: Vec::new() };
+        let catalog = CatalogView::default().apply(&whole).unwrap();
+        let pid_of = |node: i32| (node << CONNECTION_BITS) | 77;
+        let named = |pid| addressees(&catalog, NodeId(3), pid).into_iter().map(|(node, _)| node.0).collect::<Vec<_>>();
+        assert_eq!((named(pid_of(4)), named(pid_of(3)), named(pid_of(6))), (vec![4], vec![], vec![]));
+
+        let taken = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut packet = [0; 20];
+            stream.read_exact(&mut packet).await.unwrap();
+            packet
+        });
+        assert!(!Registry::new(NodeId(3)).cancel(&catalog, pid_of(4), b"12345678").await);
+        let packet = taken.await.unwrap();
+        assert_eq!(packet[..4], 20u32.to_be_bytes());
+        assert_eq!(packet[4..8], CANCEL_REQUEST.to_be_bytes());
+        assert_eq!((&packet[8..12], &packet[12..]), (&pid_of(4).to_be_bytes()[..], &b"12345678"[..]));
+        // Nobody there: the requester is answered all the same.
+        assert!(!Registry::new(NodeId(3)).cancel(&catalog, pid_of(5), b"12345678").await);
+        assert!(!Registry::new(NodeId(3)).cancel(&catalog, pid_of(9), b"12345678").await);
     }
 
     #[test]
@@ -312,7 +414,7 @@ mod tests {
         let registered = registry.register(4);
         let running = start(&registered);
         registry.cancel_all(Cause::Shutdown);
-        assert!(!registry.cancel(registered.pid, &registered.secret));
+        assert!(!registry.cancel_here(registered.pid, &registered.secret));
         assert_eq!(explained(&running), "FATAL terminating connection due to administrator command");
     }
 

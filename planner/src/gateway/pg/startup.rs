@@ -9,7 +9,7 @@ use bytes::BufMut;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::cancel::Registered;
+use super::cancel::{CANCEL_REQUEST, Registered};
 use super::failure::{Ended, violation};
 use super::frontend::utf8;
 use super::wire::Wire;
@@ -23,7 +23,6 @@ const STARTUP_MAX: Duration = Duration::from_secs(60);
 const PACKET_BYTES_MAX: usize = 10_000;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
-const CANCEL_REQUEST: u32 = 80_877_102;
 const VERSION_3_0: u32 = 3 << 16;
 const VERSION_3_2: u32 = (3 << 16) | 2;
 /// Bytes of the cancel secret: what 3.0 has room for, and what PostgreSQL 18 sends by 3.2.
@@ -48,7 +47,8 @@ pub async fn admit(door: &Arc<Door>, wire: &mut Wire, peer: SocketAddr) -> Resul
     };
     match opening {
         Opening::Cancel { pid, secret } => {
-            if door.registry.cancel(pid, &secret) {
+            let catalog = door.context.cluster.catalog.current();
+            if door.registry.cancel(&catalog, pid, &secret).await {
                 door.counters.cancels.add(1);
             }
             Ok(None)
