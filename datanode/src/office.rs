@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::bridge::{Lane, ShardHandle};
 use crate::request::ChunkRef;
+use crate::seal::Gates;
 
 /// Longest wait for a view as new as a request's.
 const CATALOG_WAIT: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ pub struct Office {
     oracle: Arc<Oracle>,
     shards: Vec<ShardHandle<Shard>>,
     openings: Mutex<HashMap<ChunkId, Opening>>,
+    /// What writers of a chunk pass.
+    pub gates: Arc<Gates>,
 }
 
 /// The oracle, and the newest timestamp that it gave us.
@@ -69,7 +72,7 @@ impl Office {
     #[must_use]
     pub fn new(node: NodeId, cluster: Cluster, shards: Vec<ShardHandle<Shard>>) -> Self {
         let oracle = Arc::new(Oracle { meta: cluster.meta.clone(), seen: AtomicU64::new(0) });
-        Self { node, cluster, oracle, shards, openings: Mutex::default() }
+        Self { node, cluster, oracle, shards, openings: Mutex::default(), gates: Arc::default() }
     }
 
     #[must_use]
@@ -152,6 +155,7 @@ impl Office {
     /// Forgets a chunk whose files were removed.
     pub fn forget(&self, chunk: ChunkId) {
         self.openings().remove(&chunk);
+        self.gates.forget(chunk);
     }
 
     fn opening(&self, seat: &Seat) -> Opening {

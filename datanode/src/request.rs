@@ -55,6 +55,11 @@ pub struct OutcomeCall {
     pub snapshot: Ts,
 }
 
+pub struct SealCall {
+    pub version: CatalogVersion,
+    pub chunk: ChunkRef,
+}
+
 pub struct ScanCall {
     pub version: CatalogVersion,
     pub snapshot: Ts,
@@ -134,6 +139,15 @@ impl TryFrom<wire::OutcomeRequest> for OutcomeCall {
             transaction: transaction(wire.transaction)?,
             snapshot: Ts(wire.snapshot),
         })
+    }
+}
+
+impl TryFrom<wire::SealRequest> for SealCall {
+    type Error = Refusal;
+
+    fn try_from(wire: wire::SealRequest) -> Result<Self, Refusal> {
+        check_wire_version(wire.wire_version)?;
+        Ok(Self { version: CatalogVersion(wire.catalog_version), chunk: chunk_ref(wire.chunk)? })
     }
 }
 

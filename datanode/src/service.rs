@@ -28,8 +28,9 @@ use tracing::debug;
 
 use crate::bridge::{Answer, Lane, ShardHandle};
 use crate::office::{Office, Seat};
-use crate::request::{ChunkRef, DecideCall, OutcomeCall, ResolveCall, ScanCall, WriteCall};
+use crate::request::{ChunkRef, DecideCall, OutcomeCall, ResolveCall, ScanCall, SealCall, WriteCall};
 use crate::scan::{ChunkRead, RESULT_BATCHES_MAX, ScanWork, Undecided, begin_reads, run_scan};
+use crate::seal::seal;
 
 /// Bytes of rows that wait for or are in one shard's WAL: four of the longest messages.
 const WRITE_BYTES_MAX: usize = 256 << 20;
@@ -114,6 +115,11 @@ impl DataNodeService for Service {
         Ok(Response::new(outcome_response(self.0.outcome(call).await?)))
     }
 
+    async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealResponse>, Status> {
+        let call = SealCall::try_from(request.into_inner())?;
+        Ok(Response::new(self.0.seal(call).await?))
+    }
+
     type ScanStream = ScanResponses;
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<ScanResponses>, Status> {
@@ -146,7 +152,13 @@ impl Inner {
             mode: call.mode,
             rows: call.rows,
         };
-        let written = seat.shard.call(Lane::Write, |shard: Shard| async move { shard.write(write).await }).await?;
+        // R17: the pass goes with the rows: also when the caller goes away, it is given back only when they are durable.
+        let pass = self.office.gates.enter(call.chunk).await?;
+        let append = move |shard: Shard| async move {
+            let _pass = pass;
+            shard.write(write).await
+        };
+        let written = seat.shard.call(Lane::Write, append).await?;
         Ok(wire::WriteResponse {
             commit: written.commit.map_or(0, |commit| commit.0),
             max_read: written.max_read.0,
@@ -177,6 +189,13 @@ impl Inner {
     async fn resolve(&self, call: ResolveCall) -> Result<(), Refusal> {
         let seat = self.seat(call.version, call.chunk).await?;
         resolve_at(&seat.shard, call.chunk, call.transaction, call.commit).await
+    }
+
+    async fn seal(&self, call: SealCall) -> Result<wire::SealResponse, Refusal> {
+        let seat = self.seat(call.version, call.chunk).await?;
+        let sealing = tokio::spawn(seal(Arc::clone(&self.office.gates), self.cluster.clone(), seat));
+        let sealed = sealing.await.map_err(|error| Refusal::Unavailable(format!("the seal was given up: {error}")))?;
+        Ok(wire::SealResponse { state: sealed?.into() })
     }
 
     async fn outcome(&self, call: OutcomeCall) -> Result<Outcome, Refusal> {

@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use meridian_datanode::{DataNode, DataNodeError};
 use meridian_fragment::check_allowed;
 use meridian_proto::command::Command;
+use meridian_proto::wire::SealState;
 use meridian_proto::{Incarnation, NodeId, Refusal, Ts, WIRE_VERSION, wire};
 use support::{Lab, batch, rows_of, soon, transaction};
 
@@ -265,6 +266,46 @@ async fn chunks_of_a_dropped_table_are_removed() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), removed).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealed_chunk_takes_no_row_in_its_epoch_and_one_with_rows_is_not_sealed() {
+    let lab = Lab::start(1).await;
+    let table = lab.create_table("t").await;
+    let id = lab.allocate(&table, 0).await.id;
+    let seal = || async {
+        let chunk = lab.chunk(id);
+        lab.cluster.seal(&lab.cluster.catalog.current(), &chunk, soon()).await.unwrap()
+    };
+    // The row of an undecided transaction, then of an aborted one.
+    let staged = stage(lab.write_request(id, 1, &batch(&table, 0..1, "a")).await, id.0);
+    lab.write(staged.clone()).await.unwrap();
+    assert_eq!(seal().await, SealState::Undecided);
+    let decide = wire::DecideRequest {
+        wire_version: WIRE_VERSION,
+        catalog_version: staged.catalog_version,
+        holder: staged.chunk,
+        transaction: staged.transaction,
+        commit: false,
+        max_read: staged.snapshot,
+        participants: vec![id.0],
+        pieces: 1,
+    };
+    assert_eq!(lab.cluster.decide(lab.node, decide, soon()).await.unwrap().commit, 0);
+    assert_eq!(seal().await, SealState::Sealed);
+
+    let before = lab.chunk(id).epoch;
+    let request = lab.write_request(id, 2, &batch(&table, 0..1, "a")).await;
+    assert!(matches!(lab.write(request).await.unwrap_err(), Refusal::Unavailable(_)));
+    assert_eq!(seal().await, SealState::Sealed, "twice is as good as once");
+    lab.propose(Command::ReopenChunk { chunk: id, epoch: before }).await;
+    let request = lab.write_request(id, 2, &batch(&table, 0..1, "a")).await;
+    lab.write(request).await.unwrap();
+    assert_eq!(seal().await, SealState::Rows);
+    let request = lab.write_request(id, 3, &batch(&table, 1..2, "a")).await;
+    lab.write(request).await.unwrap();
+    assert_eq!(lab.rows(&table, &[id]).await.len(), 2);
     lab.stop().await;
 }
 

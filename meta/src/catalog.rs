@@ -115,6 +115,7 @@ impl Catalog {
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::RemoveNode { node } => self.remove_node(node),
             Command::SetSetting { name, value } => self.set_setting(name, value),
+            Command::ReopenChunk { chunk, epoch } => self.reopen_chunk(chunk, epoch),
             Command::AllocateProducer => {
                 self.counters.producer += 1;
                 Ok(Reply::Producer(self.counters.producer.into()))

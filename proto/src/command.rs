@@ -1,7 +1,7 @@
 //! Commands to the catalog: what a Raft entry asks for. Meta answers each with a [`Reply`] or a refusal.
 
 use crate::catalog::{Cell, NodeRole, NodeState};
-use crate::ids::{ChunkId, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
+use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
 use crate::schema::Column;
 
 /// A change of the catalog. Applying one is synchronous and total; a refused one is an ordinary answer.
@@ -40,6 +40,11 @@ pub enum Command {
         name: String,
         value: Option<String>,
     },
+    /// Ends the seal of a chunk by raising its epoch, unless that is another one by now.
+    ReopenChunk {
+        chunk: ChunkId,
+        epoch: Epoch,
+    },
     AllocateProducer,
     /// Timestamps up to this one may be handed out by the leader that proposed it (R1). Not a catalog change.
     ExtendOracle {
@@ -72,6 +77,8 @@ pub struct CreateHypertable {
     /// Names of the data nodes to use; empty for all.
     pub data_nodes: Vec<String>,
     pub if_not_exists: bool,
+    /// The table's chunks, sealed by their primaries without a row in these epochs. Refused when there is another one.
+    pub sealed: Vec<(ChunkId, Epoch)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,14 +4,17 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 
+use meridian_proto::catalog::Chunk;
+use meridian_proto::wire::SealState;
 use meridian_proto::wire::data_node_client::DataNodeClient;
-use meridian_proto::{NodeId, Refusal, wire};
+use meridian_proto::{NodeId, Refusal, WIRE_VERSION, wire};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{ConnectError, Response, Status, Streaming};
 
 use super::Cluster;
 use super::channel::MESSAGE_BYTES_MAX;
+use super::view::CatalogView;
 
 /// A call that failed. `sent` says that the request may have been applied all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,17 @@ impl Cluster {
     ) -> Result<wire::OutcomeResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
         in_time(deadline, client.outcome(request)).await
+    }
+
+    /// Has the chunk's primary seal it, at the route of this view, if it holds no row.
+    pub async fn seal(&self, view: &CatalogView, chunk: &Chunk, deadline: Instant) -> Result<SealState, SendError> {
+        let mut client = self.data_node(chunk.primary).map_err(SendError::unsent)?;
+        let request = wire::SealRequest {
+            wire_version: WIRE_VERSION,
+            catalog_version: view.version().0,
+            chunk: Some(wire::ChunkRef { chunk: chunk.id.0, epoch: chunk.epoch.0 }),
+        };
+        in_time(deadline, client.seal(request)).await.map(|response| response.state())
     }
 
     /// Runs a fragment; dropping the stream ends it there.

@@ -1,10 +1,11 @@
 //! What a node needs of the others. Modules in order: channels, meta's client, the catalog view and its watch, the data
-//! path's calls, the coordinator's core and its runner.
+//! path's calls, seals, the coordinator's core and its runner.
 
 pub mod channel;
 pub mod coordinator;
 pub mod data;
 pub mod meta;
+pub mod seal;
 pub mod split;
 pub mod transaction;
 pub mod view;
@@ -13,6 +14,7 @@ pub mod watch;
 pub use channel::{Channels, LocalListener};
 pub use data::SendError;
 pub use meta::MetaClient;
+pub use seal::Sealed;
 pub use transaction::{CommitError, Transaction, Transactions};
 pub use view::CatalogView;
 pub use watch::CatalogWatch;

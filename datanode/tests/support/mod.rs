@@ -145,6 +145,7 @@ impl Lab {
             replication_factor: None,
             data_nodes: Vec::new(),
             if_not_exists: false,
+            sealed: Vec::new(),
         };
         self.propose(Command::CreateHypertable(hypertable)).await;
         let view = self.cluster.catalog.current();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use meridian_proto::catalog::{Cell, Chunk, ChunkState, NodeState, PlacementGroup, Table};
 use meridian_proto::command::Reply;
-use meridian_proto::{ChunkId, Epoch, NodeId, Refusal, TimeRange, TimeUs};
+use meridian_proto::{ChunkId, Epoch, NodeId, Refusal, Slot, TableId, TimeRange, TimeUs};
 
 use super::groups::is_rotating;
 use super::{Catalog, Outcome};
@@ -48,19 +48,46 @@ impl Catalog {
         id
     }
 
+    /// A seal holds for one epoch (R17): the next one has none.
+    pub(super) fn reopen_chunk(&mut self, id: ChunkId, epoch: Epoch) -> Outcome {
+        if let Some(chunk) = self.chunks.get(&id).filter(|chunk| chunk.epoch == epoch) {
+            self.put_chunk(Chunk { epoch: epoch.next(), ..Chunk::clone(chunk) });
+        }
+        Ok(Reply::Done)
+    }
+
+    /// The table's chunks must all be sealed in the epochs that they have now: then none of them holds a row.
+    pub(super) fn check_sealed(&self, table: &Table, sealed: &[(ChunkId, Epoch)]) -> Result<(), Refusal> {
+        let open = self.chunks_of(table.id).find(|chunk| !sealed.contains(&(chunk.id, chunk.epoch)));
+        match open {
+            // R17: whoever looked at the rows looks again.
+            Some(chunk) => {
+                Err(Refusal::Conflict(format!("rows may have come into chunk {} of \"{}\"", chunk.id, table.name)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn chunks_of(&self, table: TableId) -> impl Iterator<Item = &Chunk> {
+        let first = Cell { table, slot: Slot(0), start: TimeUs::NEG_INFINITY };
+        let cells = self.cells.range(first..).take_while(move |(cell, _)| cell.table == table);
+        cells.map(|(_, chunk)| &*self.chunks[chunk])
+    }
+
     /// The cell's table and time range.
     fn check_cell(&self, cell: Cell) -> Result<(&Table, TimeRange), Refusal> {
         let Some(table) = self.tables.get(&cell.table) else {
             // It was there in the writer's view (R2).
             return Err(Refusal::Conflict(format!("table {} was dropped", cell.table)));
         };
+        // Likewise: in the writer's view it may have had no dimensions yet.
         let group = &self.groups[&table.group];
         if cell.slot.0 as usize >= group.slots.len() {
-            return Err(Refusal::Protocol(format!("table {} has no slot {}", cell.table, cell.slot)));
+            return Err(Refusal::Conflict(format!("table {} has no slot {}", cell.table, cell.slot)));
         }
         let range = table.chunk_range(cell.start);
         if range.start != cell.start {
-            return Err(Refusal::Protocol(format!("no chunk of table {} starts at {}", cell.table, cell.start)));
+            return Err(Refusal::Conflict(format!("no chunk of table {} starts at {}", cell.table, cell.start)));
         }
         Ok((table, range))
     }

@@ -37,6 +37,7 @@ impl Catalog {
         let space = self.space_dimensions(&table, &create, time.id)?;
         let pinned = self.chosen_data_nodes(&create.data_nodes)?;
         let replication_factor = self.replication_factor(&create, &pinned)?;
+        self.check_sealed(&table, &create.sealed)?;
 
         // Nothing is refused from here on.
         self.counters.hypertable += 1;
@@ -56,7 +57,8 @@ impl Catalog {
         for column in &mut schema.columns {
             column.not_null |= column.id == hypertable.time_column;
         }
-        // A writer that still takes it for a reference table is refused by its schema version (R18).
+        // A writer that still takes it for a reference table is refused by its schema version (R18), and before its node
+        // knows of that, by the seal (R17).
         schema.version = SchemaVersion(schema.version.0 + 1);
         self.drop_chunks_of(table.id);
         // Its old group goes first: what it led must not count against its node when the new slots are placed.

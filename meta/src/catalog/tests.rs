@@ -115,6 +115,7 @@ fn hyper(table: &str, space: &[(&str, Option<u32>)]) -> CreateHypertable {
         replication_factor: None,
         data_nodes: Vec::new(),
         if_not_exists: false,
+        sealed: Vec::new(),
     }
 }
 
@@ -123,6 +124,29 @@ fn create_hypertable(table: &str, space: &[(&str, Option<u32>)]) -> Command {
 }
 
 const WEEK: i64 = 7 * 86_400_000_000;
+
+#[test]
+fn only_a_table_whose_chunks_are_sealed_in_their_epochs_becomes_a_hypertable() {
+    let mut lab = Lab::new(1);
+    lab.ok(create_table("cpu"));
+    let chunk = lab.allocate(&[("cpu", 0, TimeUs::NEG_INFINITY.0)])[0];
+    let epoch = |lab: &Lab| lab.catalog.chunks[&chunk].epoch;
+    let with =
+        |sealed: Vec<(ChunkId, Epoch)>| Command::CreateHypertable(CreateHypertable { sealed, ..hyper("cpu", &[]) });
+    let message = format!("could not serialize access: rows may have come into chunk {chunk} of \"cpu\"");
+    lab.refused(with(vec![]), "40001", &message);
+    lab.refused(with(vec![(chunk, Epoch(2)), (ChunkId(99), Epoch(1))]), "40001", &message);
+
+    // A seal of an epoch that is over says nothing.
+    assert_eq!(lab.ok(Command::ReopenChunk { chunk, epoch: Epoch(7) }), Reply::Done);
+    assert_eq!(epoch(&lab), Epoch(1), "another epoch");
+    lab.ok(Command::ReopenChunk { chunk, epoch: Epoch(1) });
+    assert_eq!(epoch(&lab), Epoch(2));
+    lab.refused(with(vec![(chunk, Epoch(1))]), "40001", &message);
+    lab.ok(with(vec![(chunk, Epoch(2))]));
+    assert!(lab.catalog.chunks().all(|other| other.id != chunk));
+    assert_eq!(lab.ok(Command::ReopenChunk { chunk, epoch: Epoch(2) }), Reply::Done, "it is gone");
+}
 
 #[test]
 fn a_table_gets_an_oid_columns_in_order_and_a_place() {
@@ -181,8 +205,9 @@ fn a_dropped_table_takes_its_chunks_and_group_along() {
 fn a_hypertable_has_slots_a_new_schema_version_and_times_that_are_not_null() {
     let mut lab = Lab::new(2);
     lab.ok(create_table("cpu"));
-    lab.allocate(&[("cpu", 0, i64::MIN)]);
-    let reply = lab.ok(create_hypertable("cpu", &[("host", None)]));
+    let chunk = lab.allocate(&[("cpu", 0, i64::MIN)])[0];
+    let sealed = vec![(chunk, Epoch(1))];
+    let reply = lab.ok(Command::CreateHypertable(CreateHypertable { sealed, ..hyper("cpu", &[("host", None)]) }));
     let table = lab.table("cpu");
     assert_eq!(reply, Reply::Hypertable { id: 1, table: table.id, created: true });
     assert_eq!(table.schema.version, SchemaVersion(2));
@@ -322,8 +347,8 @@ fn cells_that_cannot_be_are_refused_all_together() {
     lab.ok(create_hypertable("cpu", &[("host", Some(4))]));
     let id = lab.table("cpu").id;
     let with = |bad| Command::AllocateChunks { cells: vec![cell(id, 0, 0), bad] };
-    lab.refused(with(cell(id, 4, 0)), "08P01", "bad request: table 16384 has no slot 4");
-    lab.refused(with(cell(id, 0, 5)), "08P01", "bad request: no chunk of table 16384 starts at 5");
+    lab.refused(with(cell(id, 4, 0)), "40001", "could not serialize access: table 16384 has no slot 4");
+    lab.refused(with(cell(id, 0, 5)), "40001", "could not serialize access: no chunk of table 16384 starts at 5");
     let gone = "could not serialize access: table 9 was dropped";
     lab.refused(with(cell(TableId(9), 0, 0)), "40001", gone);
     assert_eq!(lab.allocate(&[("cpu", 0, i64::MIN)]).len(), 1, "the interval that holds -infinity");
@@ -558,7 +583,7 @@ fn every_seed_keeps_the_promises_and_gives_equal_members() {
 fn random_command(random: &mut ChaCha8Rng) -> Command {
     let name = ["a", "b", "c"][random.random_range(0..3)];
     let node = NodeId(random.random_range(1..6));
-    match random.random_range(0..11) {
+    match random.random_range(0..12) {
         0 | 1 => create_table(name),
         2 => Command::DropTable { namespace: "public".into(), name: name.into(), if_exists: random.random_bool(0.5) },
         3 => create_hypertable(name, &[]),
@@ -571,6 +596,9 @@ fn random_command(random: &mut ChaCha8Rng) -> Command {
         7 => join(NodeRole::Data, &format!("d:{}", random.random_range(0..4))),
         8 => start(node, random.random_range(1..5), &format!("d:{}", node.0)),
         9 => Command::RemoveNode { node },
+        10 => {
+            Command::ReopenChunk { chunk: ChunkId(random.random_range(0..9)), epoch: Epoch(random.random_range(1..4)) }
+        }
         _ => {
             let state = [NodeState::Live, NodeState::Dead, NodeState::Draining][random.random_range(0..3)];
             Command::SetNodeState { node, state }

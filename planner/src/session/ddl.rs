@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray};
 use futures::StreamExt;
+use meridian_client::cluster::Sealed;
 use meridian_proto::catalog::{Hypertable, SpaceDimension, Table, TableKind};
 use meridian_proto::command::{Command, CreateHypertable, CreateTable as CreateTableCommand, Reply};
 use meridian_proto::schema::TableSchema;
 use meridian_proto::time::US_PER_DAY;
-use meridian_proto::{CatalogVersion, ColumnId, GroupId, SchemaVersion, SqlType, TableId};
+use meridian_proto::{CatalogVersion, ChunkId, ColumnId, Epoch, GroupId, Refusal, SchemaVersion, SqlType, TableId};
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
@@ -18,11 +19,13 @@ use super::statement::schema_of;
 use super::transaction::{Moment, meta_deadline};
 use crate::error::SqlError;
 use crate::exec::catalog::{Found, PUBLIC, Pending, StatementCatalog};
-use crate::exec::stream::{cancellable, ready, start};
+use crate::exec::stream::{cancellable, check, ready, start};
 use crate::outcome::Outcome;
 use crate::sql::parse::parse_query_text;
 use crate::sql::statement::{ChunkInterval, CreateTable, HypertableCall, Name};
 
+/// Looks at a table that is being written to, before its change is given up.
+const SEAL_TRIES_MAX: u32 = 5;
 /// Ids of tables that are not committed count down from here; no committed table has one of them.
 const PENDING_ID_FIRST: u32 = u32::MAX;
 
@@ -149,7 +152,7 @@ impl Session {
         let gateway = Arc::clone(&self.gateway);
         let proposed = gateway.cluster.meta.propose(command, meta_deadline());
         // Not cancelled while it is on its way: it may be applied all the same.
-        crate::exec::stream::check(cancel)?;
+        check(cancel)?;
         let (reply, _) = proposed.await?;
         self.tell_skipped(&reply);
         Ok(reply)
@@ -188,7 +191,7 @@ impl Session {
             self.notice("NOTICE", "00000", message);
         }
         if self.transaction.is_none() {
-            let reply = self.propose(Command::CreateHypertable(command), cancel).await?;
+            let reply = self.propose_hypertable(call, &table, command, moment.version, cancel).await?;
             let (id, created) = match reply {
                 Reply::Hypertable { id, created, .. } => (id, created),
                 _ => (0, false),
@@ -207,6 +210,87 @@ impl Session {
             open.ddl.push(Command::CreateHypertable(command));
         }
         answer(call, &table, id, true)
+    }
+
+    /// R17: a row that is acknowledged after the look at the table must not go with its chunk. So the chunks are sealed
+    /// first, and the catalog takes the change only while they are sealed as named.
+    async fn propose_hypertable(
+        &mut self,
+        call: &HypertableCall,
+        table: &Table,
+        mut command: CreateHypertable,
+        mut version: CatalogVersion,
+        cancel: &CancellationToken,
+    ) -> Result<Reply, SqlError> {
+        let gateway = Arc::clone(&self.gateway);
+        let cluster = &gateway.cluster;
+        for _ in 0..SEAL_TRIES_MAX {
+            check(cancel)?;
+            let sealed = match cluster.seal_table(table.id, version, meta_deadline()).await? {
+                Sealed::Empty(sealed) => sealed,
+                Sealed::Rows => return Err(not_empty(call, &table.name)),
+                Sealed::Undecided => {
+                    let message = format!("table \"{}\" has rows of transactions that are not over", table.name);
+                    return Err(SqlError::new("55006", message));
+                }
+            };
+            command.sealed.clone_from(&sealed);
+            let proposed = cluster.meta.propose(Command::CreateHypertable(command.clone()), meta_deadline()).await;
+            // Chunks that are not gone with the change are opened again; where that is unknown, by their nodes.
+            if !matches!(proposed, Ok((Reply::Hypertable { .. }, _)) | Err(Refusal::OutcomeUnknown(_))) {
+                cluster.reopen(sealed);
+            }
+            match proposed {
+                Ok((reply, _)) => {
+                    self.tell_skipped(&reply);
+                    return Ok(reply);
+                }
+                // A chunk came to be, or its node was started, since it was looked at.
+                Err(Refusal::Conflict(_)) => (_, version) = cluster.meta.timestamp(meta_deadline()).await?,
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        let message = format!("could not serialize access: table \"{}\" is being written to", table.name);
+        Err(SqlError::new("40001", message))
+    }
+
+    /// Seals the chunks of tables that a transaction's DDL makes hypertables, before it is proposed (R17). Answers what is
+    /// to be opened again should the proposal be refused.
+    pub(super) async fn seal_for(&self, ddl: &mut [Command]) -> Result<Vec<(ChunkId, Epoch)>, Refusal> {
+        let mut all = Vec::new();
+        if !ddl.iter().any(|command| matches!(command, Command::CreateHypertable(_))) {
+            return Ok(all);
+        }
+        let cluster = &self.gateway.cluster;
+        let (_, version) = cluster.meta.timestamp(meta_deadline()).await?;
+        let view = cluster.catalog.wait_for(version, meta_deadline()).await?;
+        let mut made = Vec::new();
+        for command in ddl {
+            let create = match command {
+                Command::CreateTable(create) => {
+                    made.push((create.namespace.clone(), create.name.clone()));
+                    continue;
+                }
+                Command::CreateHypertable(create) => create,
+                _ => continue,
+            };
+            let table = view.table_by_name(&create.namespace, &create.table);
+            let is_made_here = made.contains(&(create.namespace.clone(), create.table.clone()));
+            let Some(table) = table.filter(|table| !is_made_here && table.hypertable().is_none()) else { continue };
+            match cluster.seal_table(table.id, version, meta_deadline()).await {
+                Ok(Sealed::Empty(sealed)) => {
+                    all.extend_from_slice(&sealed);
+                    create.sealed = sealed;
+                }
+                other => {
+                    cluster.reopen(all);
+                    // It was empty when the statement looked.
+                    let filled = Refusal::Conflict(format!("rows have come into table \"{}\"", table.name));
+                    return Err(other.err().unwrap_or(filled));
+                }
+            }
+        }
+        Ok(all)
     }
 
     async fn check_empty(
@@ -278,6 +362,7 @@ fn command_of(call: &HypertableCall, table: &Table) -> Result<CreateHypertable, 
         replication_factor,
         data_nodes: call.data_nodes.clone(),
         if_not_exists: call.if_not_exists,
+        sealed: Vec::new(),
     })
 }
 

@@ -217,9 +217,8 @@ impl Session {
         let mut writes = open.writes;
         let has_ddl = !open.ddl.is_empty();
         if has_ddl {
-            let proposed = self.gateway.cluster.meta.propose(Command::Batch(open.ddl), meta_deadline()).await;
-            let version = match proposed {
-                Ok((_, version)) => version,
+            let version = match self.commit_ddl(open.ddl).await {
+                Ok(version) => version,
                 Err(refusal) => {
                     if let Some(writes) = writes {
                         writes.abort().await;
@@ -250,6 +249,20 @@ impl Session {
         let committed = writes.commit().await.map_err(Refusal::from);
         committed.map_err(|refusal| if has_ddl { partly_applied(refusal) } else { refusal })?;
         Ok(())
+    }
+
+    /// One entry for all of it.
+    async fn commit_ddl(&self, mut ddl: Vec<Command>) -> Result<CatalogVersion, Refusal> {
+        let cluster = &self.gateway.cluster;
+        let sealed = self.seal_for(&mut ddl).await?;
+        match cluster.meta.propose(Command::Batch(ddl), meta_deadline()).await {
+            Ok((_, version)) => Ok(version),
+            Err(unknown @ Refusal::OutcomeUnknown(_)) => Err(unknown),
+            Err(refusal) => {
+                cluster.reopen(sealed);
+                Err(refusal)
+            }
+        }
     }
 
     pub(super) async fn rollback(&mut self) {

@@ -3,7 +3,7 @@
 use super::catalog::{node_role, node_state};
 use super::{ConvertError, convert_all, into_all, narrow, required};
 use crate::command::{Command, CreateHypertable, CreateTable, JoinNode, Reply};
-use crate::ids::{ChunkId, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
+use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
 use crate::wire;
 
 impl From<CreateTable> for wire::CreateTable {
@@ -41,8 +41,13 @@ impl From<CreateHypertable> for wire::CreateHypertable {
             replication_factor: create.replication_factor.map(u32::from),
             data_nodes: create.data_nodes,
             if_not_exists: create.if_not_exists,
+            sealed: create.sealed.into_iter().map(|(chunk, epoch)| sealed_chunk(chunk, epoch)).collect(),
         }
     }
+}
+
+fn sealed_chunk(chunk: ChunkId, epoch: Epoch) -> wire::SealedChunk {
+    wire::SealedChunk { chunk: chunk.0, epoch: epoch.0 }
 }
 
 impl TryFrom<wire::CreateHypertable> for CreateHypertable {
@@ -58,6 +63,7 @@ impl TryFrom<wire::CreateHypertable> for CreateHypertable {
             replication_factor: wire.replication_factor.map(|n| narrow(n, "replication factor")).transpose()?,
             data_nodes: wire.data_nodes,
             if_not_exists: wire.if_not_exists,
+            sealed: wire.sealed.into_iter().map(|sealed| (ChunkId(sealed.chunk), Epoch(sealed.epoch))).collect(),
         })
     }
 }
@@ -113,6 +119,9 @@ impl From<Command> for wire::Command {
             }
             Command::RemoveNode { node } => Wire::RemoveNode(wire::RemoveNode { node: node.0 }),
             Command::SetSetting { name, value } => Wire::SetSetting(wire::SetSetting { name, value }),
+            Command::ReopenChunk { chunk, epoch } => {
+                Wire::ReopenChunk(wire::ReopenChunk { chunk: chunk.0, epoch: epoch.0 })
+            }
             Command::AllocateProducer => Wire::AllocateProducer(wire::AllocateProducer {}),
             Command::ExtendOracle { upto } => Wire::ExtendOracle(wire::ExtendOracle { upto: upto.0 }),
             Command::Batch(commands) => Wire::Batch(wire::CommandBatch { commands: into_all(commands) }),
@@ -145,6 +154,7 @@ impl TryFrom<wire::Command> for Command {
             Wire::SetNodeState(set) => Self::SetNodeState { node: NodeId(set.node), state: node_state(set.state)? },
             Wire::RemoveNode(remove) => Self::RemoveNode { node: NodeId(remove.node) },
             Wire::SetSetting(set) => Self::SetSetting { name: set.name, value: set.value },
+            Wire::ReopenChunk(reopen) => Self::ReopenChunk { chunk: ChunkId(reopen.chunk), epoch: Epoch(reopen.epoch) },
             Wire::AllocateProducer(_) => Self::AllocateProducer,
             Wire::ExtendOracle(extend) => Self::ExtendOracle { upto: Ts(extend.upto) },
             Wire::Batch(batch) => Self::Batch(convert_all(batch.commands)?),
@@ -216,6 +226,7 @@ mod tests {
             replication_factor: Some(2),
             data_nodes: vec!["dn1".into()],
             if_not_exists: true,
+            sealed: vec![(ChunkId(5), Epoch(6))],
         };
         let join = JoinNode {
             role: NodeRole::Data,
@@ -251,6 +262,7 @@ mod tests {
             Command::RemoveNode { node: NodeId(1) },
             Command::SetSetting { name: "a".into(), value: None },
             Command::SetSetting { name: "a".into(), value: Some(String::new()) },
+            Command::ReopenChunk { chunk: ChunkId(1), epoch: Epoch(2) },
             Command::AllocateProducer,
             Command::ExtendOracle { upto: Ts(u64::MAX) },
             Command::Batch(vec![]),
