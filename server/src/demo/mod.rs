@@ -1,8 +1,10 @@
 //! `meridian demo`: a cluster of six processes on loopback, real data, five queries, and nothing left behind.
 //!
-//! `data` is what is loaded, `processes` the nodes, `load` the way in, `queries` the way out.
+//! `data` is what is loaded, `processes` the nodes, `load` the way in, `queries` the way out, `leftovers` what is left of
+//! a demo that was killed, which the next one removes.
 
 mod data;
+mod leftovers;
 mod load;
 mod processes;
 mod queries;
@@ -40,10 +42,13 @@ pub fn run(args: DemoArgs) -> Result<(), Failure> {
 
 async fn run_until_stopped(exit: bool) -> Result<(), Failure> {
     let mut stop = Stop::listen()?;
-    let folder = tempfile::Builder::new()
-        .prefix("meridian-demo-")
-        .tempdir()
-        .map_err(|error| Failure::path("create a folder in", &std::env::temp_dir(), &error))?;
+    let temporary = std::env::temp_dir();
+    for path in leftovers::remove(&temporary) {
+        println!("Removed {}, left behind by a demo that was killed.", path.display());
+    }
+    let unusable = |error| Failure::path("create a folder in", &temporary, &error);
+    let folder = tempfile::Builder::new().prefix(leftovers::FOLDER_PREFIX).tempdir_in(&temporary).map_err(unusable)?;
+    let _lives = leftovers::hold(folder.path()).map_err(unusable)?;
     let mut cluster = Cluster::new(folder.path().to_owned());
     let result = tokio::select! {
         result = show(&mut cluster, exit) => result,

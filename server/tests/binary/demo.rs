@@ -1,6 +1,6 @@
 //! `meridian demo` from start to end, and that nothing of it is left behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -62,5 +62,27 @@ fn a_demo_that_is_stopped_or_killed_leaves_no_process_behind() {
             assert!(Instant::now() < deadline, "{:?}", processes_of(temporary.path()));
             std::thread::sleep(Duration::from_millis(20));
         }
+        if !cleans_up {
+            the_next_demo_removes_the_files(temporary.path());
+        }
     }
+}
+
+fn the_next_demo_removes_the_files(temporary: &Path) {
+    let folders = || std::fs::read_dir(temporary).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let left = folders();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let mut command = binary();
+    command.arg("demo").env("TMPDIR", temporary).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut demo = command.spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while left[0].exists() || processes_of(temporary).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", folders());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(folders().len(), 1, "its own");
+    // SAFETY: touches no memory; the child is not waited for yet.
+    unsafe { libc::kill(demo.id() as libc::pid_t, libc::SIGTERM) };
+    assert_eq!(demo.wait().unwrap().code(), Some(0));
+    assert_eq!(folders(), Vec::<PathBuf>::new());
 }
