@@ -5,10 +5,13 @@ use crate::common::{Cluster, Node, NodeSpec, Port, meridian};
 #[test]
 fn status_and_node_list_show_every_node() {
     let cluster = Cluster::start(3, 2);
+    cluster.wait_voters(3);
     let address = cluster.access[1].cluster_address();
     let status = meridian(&["cluster", "status", "--json", "--cluster", &address]).json();
     assert_eq!(status["state"], "member");
-    assert_eq!(status["members"].as_array().unwrap().len(), 3);
+    let members = status["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member["voter"] == true), "{status:#}");
     assert!(status["leader"].is_u64());
     let nodes = meridian(&["node", "list", "--json", "--cluster", &address]).json();
     let mut names: Vec<_> =

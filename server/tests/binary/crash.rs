@@ -7,6 +7,11 @@ use crate::common::{Cluster, Loader, Node, Sql, check_rows, sqlstate_of};
 /// SQLSTATEs that a client may see while a node is gone.
 const WHILE_A_NODE_IS_GONE: &[&str] = &["57P01", "57P02", "57P03", "08007", "40001"];
 
+/// From the death of the meta leader to the next statement. Noticing it and electing another take 2 s at most (the
+/// intervals of the meta group); the rest is the statement's. A debug build runs that, and the 200,000 rows that a COPY
+/// sends beside it, a few times slower on the same cores.
+const STATEMENT_AFTER_LEADER_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 3 });
+
 #[tokio::test]
 async fn a_killed_node_keeps_every_acknowledged_row() {
     let mut node = Node::start_with(&["--set", "data.memtable=1MiB"]);
@@ -46,6 +51,8 @@ async fn killed_data_nodes_keep_every_acknowledged_row() {
 #[tokio::test]
 async fn killed_access_nodes_keep_every_acknowledged_row() {
     let mut cluster = Cluster::start(3, 2);
+    // With fewer, the rest would be no majority.
+    cluster.wait_voters(3);
     let ports: Vec<u16> = cluster.access.iter().map(Node::sql_port).collect();
     let load = Loader::start(&ports, 3).await;
     for position in [2, 0, 1] {
@@ -79,6 +86,8 @@ async fn a_cluster_killed_as_a_whole_keeps_every_acknowledged_row() {
 #[tokio::test]
 async fn a_killed_leader_ends_a_copy_cleanly_and_the_next_statement_works_soon() {
     let mut cluster = Cluster::start(3, 2);
+    // With fewer, the rest would be no majority.
+    cluster.wait_voters(3);
     let leader = cluster.leader();
     let gateway = (leader + 1) % 3;
     let sql = cluster.access[gateway].connect().await;
@@ -105,8 +114,7 @@ async fn a_killed_leader_ends_a_copy_cleanly_and_the_next_statement_works_soon()
         }
     }
     let worked = worked.expect("a statement works again");
-    // Three seconds on a machine of its own; here other tests run beside.
-    assert!(worked < Duration::from_secs(6), "only after {worked:?}");
+    assert!(worked < STATEMENT_AFTER_LEADER_MAX, "only after {worked:?}");
 
     let (copied, sql) = copying.await.unwrap();
     let count: u64 = sql_count(&other).await;

@@ -111,6 +111,10 @@ async fn a_second_signal_ends_the_process_at_once() {
     assert_eq!(node.connect().await.one("SELECT count(*) FROM t").await, "0");
 }
 
+/// From the start of a node to its first answer. A debug build starts with our crates lightly optimised and their
+/// assertions on, and another test's processes on the same cores.
+const SQL_AFTER_START_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 1 });
+
 #[tokio::test]
 async fn a_started_node_accepts_sql_soon() {
     let mut node = Node::start();
@@ -119,8 +123,7 @@ async fn a_started_node_accepts_sql_soon() {
     node.run();
     let sql = Sql::connect(node.sql_port()).await;
     assert_eq!(sql.one("SELECT 1").await, "1");
-    // One second in a release build on a machine of its own; tests run unoptimised beside others.
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < SQL_AFTER_START_MAX, "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! A cluster of processes: access nodes and data nodes, each with its own folder.
 
+use std::time::{Duration, Instant};
+
 use super::node::{Node, NodeSpec};
-use super::{Sql, meridian};
+use super::{PATIENCE, Sql, meridian};
 
 pub struct Cluster {
     pub access: Vec<Node>,
@@ -62,6 +64,21 @@ impl Cluster {
 
     pub fn wait_ready(&mut self) {
         self.nodes().for_each(Node::wait_ready);
+    }
+
+    /// Access nodes vote once they have caught up, which may be after they are ready.
+    pub fn wait_voters(&self, count: usize) {
+        let address = self.access[0].cluster_address();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = meridian(&["cluster", "status", "--json", "--cluster", &address]).json();
+            let members = status["members"].as_array().expect("members");
+            if members.iter().filter(|member| member["voter"] == true).count() == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {count} voters: {status:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// `kill -9` for all, at once as far as one process can.
