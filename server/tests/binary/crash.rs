@@ -150,3 +150,24 @@ async fn a_transaction_whose_gateway_dies_is_not_visible() {
     survivor.run("INSERT INTO t VALUES ('2024-01-01Z', 'a'), ('2024-02-01Z', 'b')").await;
     assert_eq!(survivor.one("SELECT count(*) FROM t").await, "2");
 }
+
+#[tokio::test]
+async fn a_table_whose_creation_got_no_answer_is_not_said_to_be_surely_missing() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.wait_voters(3);
+    let leader = cluster.leader();
+    let sql = cluster.access[leader].connect().await;
+    assert_eq!(sql.one("SELECT 1").await, "1");
+    let followers: Vec<usize> = (0..3).filter(|position| *position != leader).collect();
+    // The leader takes the proposal into its log, where it may yet win.
+    followers.iter().for_each(|follower| cluster.access[*follower].signal(libc::SIGSTOP));
+    let (state, message) = sql.fail("CREATE TABLE t (v int)").await;
+    followers.iter().for_each(|follower| cluster.access[*follower].signal(libc::SIGCONT));
+    assert_eq!(state, "08007", "{message}");
+    cluster.wait_ready();
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE IF NOT EXISTS t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "1");
+    cluster.assert_no_panic();
+}
