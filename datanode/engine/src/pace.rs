@@ -104,7 +104,7 @@ mod tests {
     fn long_work_of_several_tasks_lets_timers_of_others_run() {
         testing::run(async {
             let fired = Rc::new(Cell::new(false));
-            let workers: Vec<_> = (0..3)
+            let tasks: Vec<_> = (0..3)
                 .map(|_| {
                     let fired = Rc::clone(&fired);
                     glommio::spawn_local(async move {
@@ -117,8 +117,8 @@ mod tests {
                 .collect();
             glommio::timer::sleep(Duration::from_millis(2)).await;
             fired.set(true);
-            for worker in workers {
-                worker.await;
+            for task in tasks {
+                task.await;
             }
         });
     }
