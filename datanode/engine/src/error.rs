@@ -23,6 +23,12 @@ pub enum EngineError {
     /// Rows that cannot be put into a segment: a broken promise of ours.
     #[error("rows cannot be stored: {0}")]
     Rows(String),
+    /// A segment whose rows are not sorted as its manifest says; they are as good as any, but cannot be merged as they are.
+    #[error("rows of {} are not in the order that its manifest names", path.display())]
+    OutOfOrder { path: PathBuf },
+    /// Background work that gave way: the shard closes, or the chunk goes.
+    #[error("interrupted: {0}")]
+    Interrupted(&'static str),
 }
 
 impl EngineError {
@@ -42,7 +48,8 @@ impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Disk(disk) => disk.into(),
-            EngineError::Rows(_) => Self::Protocol(error.to_string()),
+            EngineError::Rows(_) | EngineError::OutOfOrder { .. } => Self::Protocol(error.to_string()),
+            EngineError::Interrupted(_) => Self::Unavailable(error.to_string()),
             EngineError::Corruption { .. } | EngineError::Foreign { .. } | EngineError::NewerFormat { .. } => {
                 Self::Corruption(error.to_string())
             }

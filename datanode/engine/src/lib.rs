@@ -10,6 +10,9 @@ pub mod error;
 pub mod layout;
 pub mod pace;
 pub mod scan;
+
+pub mod order;
+
 pub mod stored;
 pub mod visibility;
 
@@ -32,4 +35,7 @@ pub use disk::{Disk, DiskError, DiskFile, GlommioDisk, SimulatedDisk};
 pub use error::EngineError;
 pub use replica::{Answer, Decide, Decision, Question, Resolve, WriteMode};
 pub use scan::{Bound, Scan, ScanStatistics, SortKey, Value};
-pub use shard::{ChunkSpec, RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, Write, Written};
+pub use shard::{
+    ChunkSizes, ChunkSpec, CompactionLimits, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy,
+    RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, Write, Written,
+};

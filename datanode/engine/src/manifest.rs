@@ -12,27 +12,30 @@
 //!     48     8  length of the payload in bytes
 //!     56     4  CRC-32C of the payload
 //!     60     4  zero
-//!     64     -  payload: ManifestV1 (rkyv); then zeros up to the end of the block
+//!     64     -  payload: ManifestV2 (rkyv), in version 1 ManifestV1; then zeros up to the end of the block
 //! ```
+
+mod v1;
 
 use std::path::Path;
 
-use meridian_proto::{ChunkId, ClusterId, CommandId, NodeId, SegmentId, Ts};
+use meridian_proto::{ChunkId, ClusterId, ColumnId, CommandId, NodeId, SegmentId, Ts};
 use meridian_proto::{Epoch, Lsn, ProducerId, Sequence, TransactionId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::disk::{self, Disk, DiskFile};
 use crate::error::EngineError;
 use crate::layout::MANIFEST_NAME;
+use crate::order::{OrderColumn, RowOrder};
 use crate::replica::{Phase, Piece, ReplicaState, Transaction};
 use crate::stored::{self, SchemaV1, SortKeyV1};
 
-pub const MANIFEST_FORMAT_VERSION: u32 = 1;
+pub const MANIFEST_FORMAT_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"MERIDMAN";
 const HEADER_BYTES: usize = 64;
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct ManifestV1 {
+pub struct ManifestV2 {
     pub table: u32,
     /// All versions that rows in the WAL may have, oldest first; the last one is current.
     pub schemas: Vec<SchemaV1>,
@@ -42,19 +45,49 @@ pub struct ManifestV1 {
     pub flushed_upto: u64,
     /// Numbers from here on were never used for a segment.
     pub segment_next: u64,
-    pub segments: Vec<SegmentV1>,
+    /// In order of arrival.
+    pub segments: Vec<SegmentV2>,
     pub low_waters: Vec<LowWaterV1>,
     pub transactions: Vec<TransactionV1>,
+    /// How the chunk is compressed; its segments say which of them are.
+    pub compression: Option<CompressionV2>,
+    /// Commit timestamps of rows up to here were dropped: no snapshot below it can be read (R24).
+    pub history_upto: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct SegmentV1 {
+pub struct SegmentV2 {
     pub segment: u64,
     pub rows: u64,
     pub file_bytes: u64,
     pub commits: Option<(u64, u64)>,
+    /// Range of the time column, both ends inclusive; absent when it is not known or all are NULL.
+    pub time: Option<(i64, i64)>,
     /// Of a staged run: whose it is, and its commit timestamp once it is decided.
     pub run: Option<RunV1>,
+    pub order: OrderV2,
+    pub is_compressed: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CompressionV2 {
+    pub order: OrderV2,
+    /// Bytes of the segments that the compressed ones were made from.
+    pub bytes_before: u64,
+}
+
+/// A [`RowOrder`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OrderV2 {
+    pub segment_by: Vec<u16>,
+    pub order_by: Vec<OrderColumnV2>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OrderColumnV2 {
+    pub column: u16,
+    pub descending: bool,
+    pub nulls_first: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -108,7 +141,7 @@ pub async fn store<D: Disk>(
     disk: &D,
     directory: &Path,
     owner: ManifestOwner,
-    manifest: &ManifestV1,
+    manifest: &ManifestV2,
 ) -> Result<(), EngineError> {
     disk::replace(disk, directory, MANIFEST_NAME, &encode(owner, manifest)).await?;
     Ok(())
@@ -119,7 +152,7 @@ pub async fn load<D: Disk>(
     disk: &D,
     directory: &Path,
     owner: ManifestOwner,
-) -> Result<Option<ManifestV1>, EngineError> {
+) -> Result<Option<ManifestV2>, EngineError> {
     let path = directory.join(MANIFEST_NAME);
     let file = match disk.open(&path).await {
         Ok(file) => file,
@@ -131,19 +164,22 @@ pub async fn load<D: Disk>(
     decode(&bytes, owner, &path).map(Some)
 }
 
-fn encode(owner: ManifestOwner, manifest: &ManifestV1) -> Vec<u8> {
-    let payload = stored::to_bytes(manifest);
+fn encode(owner: ManifestOwner, manifest: &ManifestV2) -> Vec<u8> {
+    frame(owner, MANIFEST_FORMAT_VERSION, &stored::to_bytes(manifest))
+}
+
+fn frame(owner: ManifestOwner, version: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(MAGIC);
-    bytes[8..12].copy_from_slice(&MANIFEST_FORMAT_VERSION.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     bytes[16..32].copy_from_slice(&owner.cluster.0.to_le_bytes());
     bytes[32..40].copy_from_slice(&owner.node.0.to_le_bytes());
     bytes[40..48].copy_from_slice(&owner.chunk.0.to_le_bytes());
     bytes[48..56].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    bytes[56..60].copy_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+    bytes[56..60].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
     let checksum = header_checksum(&bytes);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
-    bytes.extend_from_slice(&payload);
+    bytes.extend_from_slice(payload);
     bytes
 }
 
@@ -151,7 +187,7 @@ fn header_checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[0..12]), &bytes[16..HEADER_BYTES])
 }
 
-fn decode(bytes: &[u8], owner: ManifestOwner, path: &Path) -> Result<ManifestV1, EngineError> {
+fn decode(bytes: &[u8], owner: ManifestOwner, path: &Path) -> Result<ManifestV2, EngineError> {
     let damage = |position: usize, reason: &str| EngineError::corruption(path, position as u64, reason);
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Err(damage(0, "the file is cut off")) };
     let half = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -176,10 +212,14 @@ fn decode(bytes: &[u8], owner: ManifestOwner, path: &Path) -> Result<ManifestV1,
     if crc32c::crc32c(payload) != half(56) {
         return Err(damage(HEADER_BYTES, "payload checksum mismatch"));
     }
-    stored::from_bytes(payload).map_err(|reason| damage(HEADER_BYTES, &reason))
+    let manifest = match half(8) {
+        1 => stored::from_bytes(payload).map(v1::ManifestV1::upgrade),
+        _ => stored::from_bytes(payload),
+    };
+    manifest.map_err(|reason| damage(HEADER_BYTES, &reason))
 }
 
-impl ManifestV1 {
+impl ManifestV2 {
     /// The core's state as of `flushed_upto`.
     #[must_use]
     pub fn replica_state(&self) -> ReplicaState {
@@ -238,7 +278,32 @@ impl TransactionV1 {
     }
 }
 
-impl SegmentV1 {
+impl From<&RowOrder> for OrderV2 {
+    fn from(order: &RowOrder) -> Self {
+        let column = |by: &OrderColumn| OrderColumnV2 {
+            column: by.column.0,
+            descending: by.descending,
+            nulls_first: by.nulls_first,
+        };
+        let segment_by = order.segment_by.iter().map(|id| id.0).collect();
+        Self { segment_by, order_by: order.order_by.iter().map(column).collect() }
+    }
+}
+
+impl OrderV2 {
+    #[must_use]
+    pub fn order(&self) -> RowOrder {
+        let column = |by: &OrderColumnV2| OrderColumn {
+            column: ColumnId(by.column),
+            descending: by.descending,
+            nulls_first: by.nulls_first,
+        };
+        let segment_by = self.segment_by.iter().map(|id| ColumnId(*id)).collect();
+        RowOrder { segment_by, order_by: self.order_by.iter().map(column).collect() }
+    }
+}
+
+impl SegmentV2 {
     #[must_use]
     pub fn id(&self) -> SegmentId {
         SegmentId(self.segment)
@@ -265,7 +330,7 @@ mod tests {
         ManifestOwner { cluster: ClusterId(1 << 100 | 5), node: NodeId(3), chunk: ChunkId(7) }
     }
 
-    fn manifest() -> ManifestV1 {
+    fn manifest() -> ManifestV2 {
         let piece = Piece { row_count: 5, command: CommandId(1), is_one_phase: false };
         let transaction = |phase| Transaction {
             phase,
@@ -285,17 +350,31 @@ mod tests {
         };
         let (low_waters, transactions) = store_state(&state);
         let run = RunV1 { producer: 9, sequence: 4, command: 1, commit: None };
-        let segment = SegmentV1 { segment: 3, rows: 10, file_bytes: 8192, commits: None, run: Some(run) };
-        let manifest = ManifestV1 {
+        let descending = OrderColumn { column: ColumnId(2), descending: true, nulls_first: false };
+        let order = RowOrder { segment_by: vec![ColumnId(1)], order_by: vec![descending] };
+        assert_eq!(OrderV2::from(&order).order(), order);
+        let staged = SegmentV2 {
+            segment: 3,
+            rows: 10,
+            file_bytes: 8192,
+            commits: None,
+            time: Some((-5, 5)),
+            run: Some(run),
+            order: (&order).into(),
+            is_compressed: false,
+        };
+        let manifest = ManifestV2 {
             table: 16_384,
             schemas: Vec::new(),
             sort: SortKeyV1 { segment_by: vec![1], time: None },
             epoch: 4,
             flushed_upto: 100,
             segment_next: 4,
-            segments: vec![segment],
+            segments: vec![staged],
             low_waters,
             transactions,
+            compression: Some(CompressionV2 { order: (&order).into(), bytes_before: 5 }),
+            history_upto: 6,
         };
         assert_eq!(manifest.replica_state(), state);
         manifest
@@ -321,7 +400,7 @@ mod tests {
                 let (disk, directory) = (SimulatedDisk::new(seed), PathBuf::from("/chunks/7"));
                 disk.create_directory(&directory).await.unwrap();
                 store(&disk, &directory, owner(), &manifest()).await.unwrap();
-                let newer = ManifestV1 { flushed_upto: 200, ..manifest() };
+                let newer = ManifestV2 { flushed_upto: 200, ..manifest() };
                 disk.fail_sync(1 + seed % 2);
                 assert!(store(&disk, &directory, owner(), &newer).await.is_err());
                 let found = load(&disk.crash(), &directory, owner()).await.unwrap().unwrap();
@@ -341,5 +420,29 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length], owner(), Path::new("MANIFEST")).is_err(), "{length}");
         }
+    }
+
+    fn fixture() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/manifest-v1")
+    }
+
+    #[test]
+    #[ignore = "writes the fixture, which a released format never does again"]
+    fn write_fixture() {
+        std::fs::write(fixture(), frame(owner(), 1, &stored::to_bytes(&v1::tests::manifest()))).unwrap();
+    }
+
+    #[test]
+    fn a_manifest_of_version_1_is_read() {
+        let bytes = std::fs::read(fixture()).unwrap();
+        let old = v1::tests::manifest();
+        assert!(frame(owner(), 1, &stored::to_bytes(&old)) == bytes, "version 1 never changes");
+        let read = decode(&bytes, owner(), Path::new("MANIFEST")).unwrap();
+        assert_eq!((read.flushed_upto, read.segments.len(), read.compression), (old.flushed_upto, 2, None));
+        let hot = OrderV2 {
+            segment_by: vec![2],
+            order_by: vec![OrderColumnV2 { column: 1, descending: false, nulls_first: true }],
+        };
+        assert!(read.segments.iter().all(|segment| segment.order == hot && segment.time.is_none()));
     }
 }

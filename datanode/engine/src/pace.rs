@@ -6,6 +6,8 @@
 //! one start in a hundred hung that way. So the timer is as good as off ([`PREEMPT_TIMER`]), and long work turns to the
 //! executor by a clock of its own.
 
+pub mod executor;
+
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
@@ -33,6 +35,9 @@ pub fn begin() {
 /// Lets others run, and finished I/O be seen, when long work had its share. Call it every 100 us or so: it costs 30 ns
 /// when there is no need.
 pub async fn breathe() {
+    if executor::is_simulated() {
+        return executor::pause().await;
+    }
     let Some(start) = SLICE_START.get() else { return };
     if start.elapsed() < SLICE {
         return;

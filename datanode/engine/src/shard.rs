@@ -4,43 +4,59 @@
 //! A write: refuse or find the original -> wait for memory -> decode -> append in the core and queue, in one step ->
 //! one batch with all others -> fdatasync -> into force -> answer.
 
+mod budget;
 mod chunk;
 mod commit;
+mod compact;
+mod compress;
 mod flush;
 mod inner;
+mod merge;
+mod open;
 mod options;
+mod pick;
 mod recovery;
+mod rewrite;
+mod space;
 mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
-use glommio::{Latency, Shares, Task, TaskQueueHandle};
+use futures::lock::Mutex;
+use glommio::Latency;
 use meridian_proto::{ChunkId, Epoch, Refusal, SchemaVersion, TransactionId, Ts};
 
+use self::budget::ScanBudget;
 use self::chunk::Chunk;
 use self::commit::Queued;
+use self::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
-use crate::pace::Signal;
+use crate::pace::{PREEMPT_TIMER, Signal};
+use crate::pace::executor::{Queue, Task};
 use crate::record::{Body, SpecBody};
 use crate::replica::{Answer, Decide, Decision, Question, Resolve, WriteRequest};
 use crate::scan::Scan;
 use crate::wal::Wal;
 
+pub use self::compress::{ChunkSizes, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy};
 pub use self::options::{ChunkSpec, RecoveryReport, ShardOptions, ShardStatus, Write, Written};
+pub use self::pick::CompactionLimits;
 pub use self::stream::ScanStream;
 
 /// Longest rows of one write: what fits a log record beside its head, and the wire's limit.
 const WRITE_BYTES_MAX: usize = 64 << 20;
-/// Shares of the commit loop and of background work. Requests run in the queue of whoever calls, with 1000 by default.
+/// Shares of the commit loop, of flushes and of rewrites. Requests run in the queue of whoever calls, with 1000 by
+/// default. A rewrite, which frees no memory, stands behind a flush, which does.
 const COMMIT_SHARES: usize = 1000;
-const BACKGROUND_SHARES: usize = 200;
+const FLUSH_SHARES: usize = 200;
+const REWRITE_SHARES: usize = 100;
 
 /// Handle of a shard. Clones are the same shard; when the last one is dropped without [`Shard::close`], its tasks end
 /// where they stand, as in a crash.
@@ -56,6 +72,9 @@ struct Handle<D: Disk> {
     inner: Rc<Inner<D>>,
     /// Cancelled when dropped.
     tasks: RefCell<Vec<Task<()>>>,
+    /// Work that goes on when whoever asked for it is gone: cut off in its middle, a flush would take its rows along.
+    jobs: RefCell<BTreeMap<u64, Task<()>>>,
+    job_next: Cell<u64>,
 }
 
 struct Inner<D: Disk> {
@@ -76,7 +95,7 @@ struct Inner<D: Disk> {
     flush_wanted: Signal,
     /// No log file is ready for when the one in use is full.
     ready_wanted: Signal,
-    /// The last flush failed for want of space.
+    /// The disk was full when last tried.
     is_disk_full: Cell<bool>,
     /// The flush loop waits for a write, without a timer.
     is_asleep: Cell<bool>,
@@ -88,7 +107,14 @@ struct Inner<D: Disk> {
     is_closing: Cell<bool>,
     fatal: RefCell<Option<Rc<EngineError>>>,
     failed: Signal,
-    background: TaskQueueHandle,
+    opened: Rc<OpenSegments<D::File>>,
+    scan_budget: Rc<ScanBudget>,
+    /// Segments came, or readers left some; one rewrite at a time over all chunks.
+    compaction_wanted: Rc<Signal>,
+    rewrite_turn: Mutex<()>,
+    /// No snapshot below it is read any more (R24).
+    horizon: Cell<Ts>,
+    rewrites: Queue,
 }
 
 impl Shard {
@@ -103,12 +129,14 @@ impl<D: Disk> Shard<D> {
     /// Opens the shard on another disk, as simulations do.
     pub async fn open_on(disk: D, mut options: ShardOptions) -> Result<(Self, RecoveryReport), EngineError> {
         options.wal_bytes_max = options.wal_bytes_max.max(4 * options.wal_file_bytes as u64);
-        let recovered = recovery::recover(&disk, &options).await?;
-        let executor = glommio::executor();
-        let commits = Latency::Matters(Duration::from_millis(1));
-        let commit_queue = executor.create_task_queue(Shares::Static(COMMIT_SHARES), commits, "commit");
-        let background = executor.create_task_queue(Shares::Static(BACKGROUND_SHARES), Latency::NotImportant, "flush");
+        let compaction_wanted = Rc::new(Signal::default());
+        let recovered = recovery::recover(&disk, &options, &compaction_wanted).await?;
+        let commits = Queue::new("commit", COMMIT_SHARES, Latency::Matters(PREEMPT_TIMER));
+        let flushes = Queue::new("flush", FLUSH_SHARES, Latency::NotImportant);
+        let rewrites = Queue::new("rewrite", REWRITE_SHARES, Latency::NotImportant);
         let inner = Rc::new(Inner {
+            opened: Rc::new(OpenSegments::new(options.open_bytes_max, options.open_files_max)),
+            scan_budget: ScanBudget::new(options.scan_bytes_max, options.memory_wait),
             options,
             disk,
             wal: recovered.wal,
@@ -131,18 +159,23 @@ impl<D: Disk> Shard<D> {
             is_closing: Cell::new(false),
             fatal: RefCell::default(),
             failed: Signal::default(),
-            background,
+            compaction_wanted,
+            rewrite_turn: Mutex::new(()),
+            horizon: Cell::new(Ts(0)),
+            rewrites,
         });
         inner.count_all();
+        inner.is_disk_full.set(inner.wal.wants_ready());
         inner.release_log().await?;
-        let loops: [(_, LocalBoxFuture<'static, ()>); 3] = [
-            (commit_queue, Rc::clone(&inner).commit_loop().boxed_local()),
-            (background, Rc::clone(&inner).flush_loop().boxed_local()),
-            (background, Rc::clone(&inner).ready_loop().boxed_local()),
+        let loops: [(Queue, LocalBoxFuture<'static, ()>); 4] = [
+            (commits, Rc::clone(&inner).commit_loop().boxed_local()),
+            (flushes, Rc::clone(&inner).flush_loop().boxed_local()),
+            (flushes, Rc::clone(&inner).ready_loop().boxed_local()),
+            (rewrites, Rc::clone(&inner).compact_loop().boxed_local()),
         ];
-        let spawn = |(queue, task)| glommio::spawn_local_into(task, queue).expect("the queue was just made");
-        let tasks = loops.into_iter().map(spawn).collect();
-        Ok((Self(Rc::new(Handle { inner, tasks: RefCell::new(tasks) })), recovered.report))
+        let tasks = RefCell::new(loops.into_iter().map(|(queue, task)| queue.spawn(task)).collect());
+        let handle = Handle { inner, tasks, jobs: RefCell::default(), job_next: Cell::new(0) };
+        Ok((Self(Rc::new(handle)), recovered.report))
     }
 
     /// Makes the chunk known at this epoch; creates it durably on first use; raises max_read (R3). A new version of the
@@ -209,6 +242,9 @@ impl<D: Disk> Shard<D> {
                 if write.rows.len() > WRITE_BYTES_MAX {
                     return Err(Refusal::Protocol(format!("rows of {} bytes in one message", write.rows.len())));
                 }
+                if inner.is_read_only() {
+                    return Err(inner::read_only());
+                }
                 inner.wait_for_memory(write.rows.len()).await?;
                 inner.check_alive()?;
                 inner.append(&chunk, &mut request, write.rows)?
@@ -245,6 +281,7 @@ impl<D: Disk> Shard<D> {
     ) -> Result<Vec<(TransactionId, ChunkId)>, Refusal> {
         self.inner().check_alive()?;
         let chunk = self.inner().chunk(chunk)?;
+        chunk.state.borrow().check_history(snapshot, self.inner().horizon.get())?;
         let pending = chunk.state.borrow_mut().replica.begin_read(epoch, snapshot)?;
         if let Some(lsn) = pending {
             chunk.wait_synced(lsn).await?;
@@ -259,8 +296,12 @@ impl<D: Disk> Shard<D> {
         let inner = self.inner();
         inner.check_alive()?;
         let chunk = inner.chunk(scan.chunk)?;
-        chunk.state.borrow().replica.check(scan.epoch)?;
-        ScanStream::new(inner.disk.clone(), inner.options.cluster, chunk, scan)
+        {
+            let state = chunk.state.borrow();
+            state.replica.check(scan.epoch)?;
+            state.check_history(scan.snapshot, inner.horizon.get())?;
+        }
+        ScanStream::new(inner, chunk, scan)
     }
 
     /// Removes the chunk with its files. Not an error when it is not here.
@@ -268,6 +309,8 @@ impl<D: Disk> Shard<D> {
         self.inner().check_alive()?;
         let Ok(chunk) = self.inner().chunk(id) else { return Ok(()) };
         let _opening = chunk.opening.lock().await;
+        chunk.is_leaving.set(true);
+        let _rewriting = chunk.rewriting.lock().await;
         let _flushing = chunk.flushing.lock().await;
         let receiver = {
             let mut state = chunk.state.borrow_mut();
@@ -277,6 +320,7 @@ impl<D: Disk> Shard<D> {
         };
         if let Err(refusal) = inner::answered(receiver.await) {
             chunk.state.borrow_mut().is_removing = false;
+            chunk.is_leaving.set(false);
             return Err(refusal);
         }
         self.inner().forget(&chunk).await.map_err(Refusal::from)
@@ -287,12 +331,44 @@ impl<D: Disk> Shard<D> {
         let chunks: Vec<_> = self.inner().chunks.borrow().values().cloned().collect();
         for chunk in chunks {
             let inner = Rc::clone(self.inner());
-            let flushed = self.inner().in_background(async move { inner.flush_chunk(&chunk).await }).await;
-            if let Err(error) = flushed {
-                return Err(self.inner().fail_if_unsynced(error));
-            }
+            let flushed = self.in_background(async move { inner.flush_chunk(&chunk).await }).await;
+            flushed.map_err(|error| self.inner().fail_if_unsynced(error))?;
         }
         Ok(())
+    }
+
+    /// Does all compaction that is due now; returns the number of jobs done. The shard does it by itself, too.
+    pub async fn compact(&self) -> Result<usize, EngineError> {
+        let inner = Rc::clone(self.inner());
+        let compacted = self.in_background(async move { inner.compact_all().await }).await;
+        compacted.map_err(|error| self.inner().fail_if_unsynced(error))
+    }
+
+    /// No snapshot below is read from now on (R24): rewrites need not keep apart the versions up to there.
+    pub fn raise_history_horizon(&self, horizon: Ts) {
+        let raised = self.inner().horizon.get().max(horizon);
+        self.inner().horizon.set(raised);
+    }
+
+    /// Runs work in the queue of few shares. It goes on to its end even when the caller goes away.
+    async fn in_background<T: 'static>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>> + 'static,
+    ) -> Result<T, EngineError> {
+        let (done, receiver) = oneshot::channel();
+        let job = self.0.job_next.replace(self.0.job_next.get() + 1);
+        let handle = Rc::downgrade(&self.0);
+        let task = self.inner().rewrites.spawn(async move {
+            // Nobody listens when the caller is gone.
+            let _ = done.send(work.await);
+            if let Some(handle) = handle.upgrade() {
+                // This task itself.
+                let finished = handle.jobs.borrow_mut().remove(&job);
+                finished.into_iter().for_each(Task::detach);
+            }
+        });
+        self.0.jobs.borrow_mut().insert(job, task);
+        receiver.await.unwrap_or(Err(EngineError::Interrupted("the shard has ended")))
     }
 
     /// Answers what is queued, marks the end of the log and ends.
@@ -302,8 +378,10 @@ impl<D: Disk> Shard<D> {
         inner.queue_filled.raise();
         inner.flush_wanted.raise();
         inner.ready_wanted.raise();
+        inner.compaction_wanted.raise();
+        let jobs = std::mem::take(&mut *self.0.jobs.borrow_mut());
         let tasks = std::mem::take(&mut *self.0.tasks.borrow_mut());
-        for task in tasks {
+        for task in jobs.into_values().chain(tasks) {
             task.await;
         }
     }

@@ -93,7 +93,11 @@ impl<D: Disk> Wal<D> {
             disk.sync_directory(parent).await?;
         }
         let (wal, report) = recovery::recover(disk, options, visit).await?;
-        wal.make_ready().await?;
+        match wal.make_ready().await {
+            // What is there can be read; whoever writes will be told.
+            Err(error) if error.is_disk_full() => {}
+            made => made?,
+        }
         Ok((wal, report))
     }
 
@@ -161,6 +165,15 @@ impl<D: Disk> Wal<D> {
         active.bytes.set(active.bytes.get().max(end));
         self.begun.borrow_mut().insert(active.sequence, active.bytes.get());
         Ok(active.sequence)
+    }
+
+    /// Whether the records fit without a new file.
+    #[must_use]
+    pub fn has_room(&self, entries: &[WalEntry]) -> bool {
+        let bytes = batch::batch_bytes(&entries.iter().map(WalEntry::part).collect::<Vec<_>>()) as u64;
+        let active = self.active.borrow();
+        let fits = active.as_ref().is_some_and(|active| active.position.get() + bytes <= active.bytes.get());
+        fits || !self.ready.borrow().is_empty()
     }
 
     /// The file that a batch of this size goes to: the active one, unless it is begun and too full.

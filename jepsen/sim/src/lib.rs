@@ -4,9 +4,14 @@
 //! `chunk` is a primary with its log; `gateway` runs transactions and reads; `world` moves messages between them, loses,
 //! doubles and delays them, and crashes primaries; the checks are in `promises`. A simulator is trusted only after it has
 //! caught planted bugs: [`Plant`] names those that it must catch.
+//!
+//! `engine` is another world: a whole shard, with its log, flushes, compaction and compression as they are, on a disk that
+//! tears, loses, misdirects and rots, under crashes at any operation; `ledger` is what its clients know.
 
 pub mod chunk;
+pub mod engine;
 pub mod gateway;
+pub mod ledger;
 pub mod message;
 pub mod promises;
 pub mod world;

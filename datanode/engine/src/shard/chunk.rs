@@ -17,11 +17,12 @@ use meridian_proto::{
     ChunkId, ClusterId, CommandId, Lsn, Refusal, SchemaVersion, SegmentId, TableId, TransactionId, Ts,
 };
 
+use super::open::OpenSegments;
 use crate::disk::{Disk, DiskFile};
 use crate::error::EngineError;
-use crate::manifest::{ManifestV1, RunV1, SegmentV1, store_state};
+use crate::manifest::{CompressionV2, ManifestV2, RunV1, SegmentV2, store_state};
 use crate::memtable::{Frozen, Memtable};
-use crate::pace::Signal;
+use crate::pace::{Signal, executor};
 use crate::record::{SpecBody, Standing};
 use crate::replica::{Effect, Replica, ReplicaState};
 use crate::scan::SortKey;
@@ -37,8 +38,33 @@ pub struct Chunk<D: Disk> {
     pub progress: Signal,
     /// Held while the chunk is opened or removed.
     pub opening: Mutex<()>,
-    /// Held while the chunk is flushed or removed.
+    /// Held while segments are rewritten, or the chunk is removed. Taken before `flushing`.
+    pub rewriting: Mutex<()>,
+    /// Held while the chunk's manifest is replaced, as by a flush, or the chunk is removed.
     pub flushing: Mutex<()>,
+    /// The chunk is about to go: a rewrite gives way.
+    pub is_leaving: Cell<bool>,
+    /// Segments came since compaction last found nothing to do here.
+    pub is_compaction_due: Cell<bool>,
+    /// A failed rewrite is not tried again before.
+    pub rewrite_after: Cell<Option<Instant>>,
+    pub leftovers: Rc<Leftovers>,
+}
+
+/// Files that no manifest names and no reader has any more, to be removed.
+pub struct Leftovers {
+    segments: RefCell<Vec<SegmentId>>,
+    left: Rc<Signal>,
+}
+
+impl Leftovers {
+    pub fn is_any(&self) -> bool {
+        !self.segments.borrow().is_empty()
+    }
+
+    pub fn take(&self) -> Vec<SegmentId> {
+        self.segments.take()
+    }
 }
 
 pub struct ChunkState<D: Disk> {
@@ -56,6 +82,10 @@ pub struct ChunkState<D: Disk> {
     pub frozen: Option<Frozen>,
     pub segments: Vec<Rc<LiveSegment<D::File>>>,
     pub segment_next: SegmentId,
+    /// How the chunk is compressed, if it is.
+    pub compression: Option<CompressionV2>,
+    /// Snapshots below cannot be read (R24): versions up to here are not told apart in some segment.
+    pub history_upto: Ts,
     /// Dropped from the list; the files go once no manifest names them.
     pub garbage: Vec<Rc<LiveSegment<D::File>>>,
     /// Log files with records that no manifest holds, and those that the manifest being written will hold.
@@ -73,22 +103,35 @@ pub struct ChunkState<D: Disk> {
 
 /// A segment in the list.
 pub struct LiveSegment<F: DiskFile> {
-    pub stored: SegmentV1,
+    pub stored: SegmentV2,
     pub run: Option<(TransactionId, CommandId)>,
     /// Commit timestamp of a run, once it is decided.
     pub commit: Cell<Option<Ts>>,
+    /// Whether the manifest knows all its rows to be committed (R8): a rewrite takes nothing else.
+    pub is_settled: Cell<bool>,
+    pub is_compressed: Cell<bool>,
+    /// Where the file is reported when the last reader is done with it; `None` while a manifest may name it.
+    leftovers: RefCell<Option<Rc<Leftovers>>>,
     reader: RefCell<Option<Rc<SegmentReader<F>>>>,
+    /// Its entry among the open segments.
+    pub last_use: Cell<Option<u64>>,
 }
 
 impl<D: Disk> Chunk<D> {
-    pub fn new(id: ChunkId, directory: PathBuf, state: ChunkState<D>) -> Rc<Self> {
+    /// `left` is raised when a file can be removed.
+    pub fn new(id: ChunkId, directory: PathBuf, state: ChunkState<D>, left: &Rc<Signal>) -> Rc<Self> {
         Rc::new(Self {
             id,
             directory,
             state: RefCell::new(state),
             progress: Signal::default(),
             opening: Mutex::new(()),
+            rewriting: Mutex::new(()),
             flushing: Mutex::new(()),
+            is_leaving: Cell::new(false),
+            is_compaction_due: Cell::new(true),
+            rewrite_after: Cell::new(None),
+            leftovers: Rc::new(Leftovers { segments: RefCell::default(), left: Rc::clone(left) }),
         })
     }
 
@@ -128,6 +171,8 @@ impl<D: Disk> ChunkState<D> {
             frozen: None,
             segments: Vec::new(),
             segment_next: SegmentId(1),
+            compression: None,
+            history_upto: Ts(0),
             garbage: Vec::new(),
             pins: BTreeSet::new(),
             pins_flushing: BTreeSet::new(),
@@ -139,7 +184,7 @@ impl<D: Disk> ChunkState<D> {
     }
 
     /// A chunk as its manifest describes it; `None` when a type in it is unknown.
-    pub fn restore(chunk: ChunkId, manifest: &ManifestV1) -> Option<Self> {
+    pub fn restore(chunk: ChunkId, manifest: &ManifestV2) -> Option<Self> {
         let schemas = manifest.schemas.iter().map(SchemaV1::schema).collect::<Option<Vec<_>>>()?;
         let spec =
             SpecBody { table: TableId(manifest.table), schema: schemas.last()?.clone(), sort: manifest.sort.sort() };
@@ -148,6 +193,8 @@ impl<D: Disk> ChunkState<D> {
         state.schemas = schemas.into_iter().map(|schema| (schema.version, Arc::new(schema))).collect();
         state.segments = manifest.segments.iter().map(|stored| Rc::new(LiveSegment::new(stored.clone()))).collect();
         state.segment_next = SegmentId(manifest.segment_next);
+        state.compression = manifest.compression.clone();
+        state.history_upto = Ts(manifest.history_upto);
         state.is_durable = true;
         Some(state)
     }
@@ -181,7 +228,7 @@ impl<D: Disk> ChunkState<D> {
         match effect {
             Effect::Enter { transaction, command, standing, .. } => {
                 let Some((batch, bytes)) = rows else { return Ok(()) };
-                self.oldest_row.get_or_insert_with(Instant::now);
+                self.oldest_row.get_or_insert_with(executor::now);
                 match standing {
                     Standing::Committed(commit) => self.memtable.insert(batch, commit, bytes),
                     Standing::Staged { .. } => self.memtable.stage(transaction, command, batch, bytes),
@@ -228,10 +275,10 @@ impl<D: Disk> ChunkState<D> {
     }
 
     /// The manifest as of the synced records, without what is in memory.
-    pub fn manifest(&self) -> ManifestV1 {
+    pub fn manifest(&self) -> ManifestV2 {
         let state = self.replica.state();
         let (low_waters, transactions) = store_state(state);
-        ManifestV1 {
+        ManifestV2 {
             table: self.table.0,
             schemas: self.schemas.values().map(|schema| SchemaV1::from(schema.as_ref())).collect(),
             sort: (&self.sort).into(),
@@ -241,7 +288,25 @@ impl<D: Disk> ChunkState<D> {
             segments: self.segments.iter().map(|segment| segment.store()).collect(),
             low_waters,
             transactions,
+            compression: self.compression.clone(),
+            history_upto: self.history_upto.0,
         }
+    }
+
+    /// R24: below the horizon, versions may be gone.
+    pub fn check_history(&self, snapshot: Ts, horizon: Ts) -> Result<(), Refusal> {
+        let horizon = horizon.max(self.history_upto);
+        if snapshot >= horizon {
+            return Ok(());
+        }
+        Err(Refusal::Snapshot { snapshot, reason: format!("the history before {horizon} is not kept any more") })
+    }
+
+    /// A number that no segment of the chunk ever had.
+    pub fn take_segment(&mut self) -> SegmentId {
+        let segment = self.segment_next;
+        self.segment_next = SegmentId(segment.0 + 1);
+        segment
     }
 
     /// Memory of rows, those being flushed included.
@@ -257,16 +322,30 @@ impl<D: Disk> ChunkState<D> {
 
 impl<F: DiskFile> LiveSegment<F> {
     #[must_use]
-    pub fn new(stored: SegmentV1) -> Self {
+    pub fn new(stored: SegmentV2) -> Self {
         let run = stored.run.as_ref().map(|run| (run.transaction(), CommandId(run.command)));
         let commit = stored.run.as_ref().and_then(|run| run.commit).map(Ts);
-        Self { stored, run, commit: Cell::new(commit), reader: RefCell::new(None) }
+        Self {
+            is_settled: Cell::new(run.is_none() || commit.is_some()),
+            is_compressed: Cell::new(stored.is_compressed),
+            stored,
+            run,
+            commit: Cell::new(commit),
+            leftovers: RefCell::new(None),
+            reader: RefCell::new(None),
+            last_use: Cell::new(None),
+        }
+    }
+
+    /// No manifest names the file any more: it goes when the last reader is done.
+    pub fn leave(&self, leftovers: &Rc<Leftovers>) {
+        *self.leftovers.borrow_mut() = Some(Rc::clone(leftovers));
     }
 
     /// As a manifest names it.
-    pub fn store(&self) -> SegmentV1 {
+    pub fn store(&self) -> SegmentV2 {
         let run = self.stored.run.as_ref().map(|run| RunV1 { commit: self.commit.get().map(|c| c.0), ..run.clone() });
-        SegmentV1 { run, ..self.stored.clone() }
+        SegmentV2 { run, is_compressed: self.is_compressed.get(), ..self.stored.clone() }
     }
 
     /// Whether any of its rows can be seen, without looking into it.
@@ -282,18 +361,43 @@ impl<F: DiskFile> LiveSegment<F> {
 
     /// Opens the file at its first use.
     pub async fn reader<D: Disk<File = F>>(
-        &self,
+        self: &Rc<Self>,
         disk: &D,
         chunk: &Chunk<D>,
         cluster: ClusterId,
+        opened: &OpenSegments<F>,
     ) -> Result<Rc<SegmentReader<F>>, EngineError> {
         let open = self.reader.borrow().clone();
-        if let Some(reader) = open {
-            return Ok(reader);
-        }
-        let expected = SegmentExpectation { cluster, chunk: chunk.id, segment: self.stored.id() };
-        let reader = Rc::new(SegmentReader::open(disk, &chunk.directory, expected).await?);
-        *self.reader.borrow_mut() = Some(Rc::clone(&reader));
+        let reader = match open {
+            Some(reader) => reader,
+            None => {
+                let expected = SegmentExpectation { cluster, chunk: chunk.id, segment: self.stored.id() };
+                let reader = Rc::new(SegmentReader::open(disk, &chunk.directory, expected).await?);
+                *self.reader.borrow_mut() = Some(Rc::clone(&reader));
+                reader
+            }
+        };
+        opened.note(self, &reader);
         Ok(reader)
+    }
+
+    /// Lets go of the open file; who reads it keeps it until done.
+    pub fn close(&self) {
+        self.last_use.set(None);
+        self.reader.take();
+    }
+
+    #[cfg(test)]
+    pub fn is_open(&self) -> bool {
+        self.reader.borrow().is_some()
+    }
+}
+
+impl<F: DiskFile> Drop for LiveSegment<F> {
+    fn drop(&mut self) {
+        if let Some(leftovers) = self.leftovers.take() {
+            leftovers.segments.borrow_mut().push(self.stored.id());
+            leftovers.left.raise();
+        }
     }
 }

@@ -7,8 +7,8 @@ use futures::channel::oneshot;
 use meridian_proto::Refusal;
 use tracing::{error, warn};
 
-use super::Inner;
 use super::chunk::Chunk;
+use super::{Inner, inner};
 use crate::disk::Disk;
 use crate::error::EngineError;
 use crate::record::{Body, LogRecord};
@@ -69,6 +69,11 @@ impl<D: Disk> Inner<D> {
                 continue;
             }
             let entries: Vec<WalEntry> = batch.iter().map(|queued| queued.entry.clone()).collect();
+            if self.is_read_only() && !self.wal.has_room(&entries) {
+                // Not tried on the disk: filling a file with zeros until there is no space takes long.
+                self.give_up(batch, &inner::read_only());
+                continue;
+            }
             match self.wal.commit(&entries).await {
                 Ok(sequence) => {
                     if let Err(error) = self.come_into_force(batch, sequence) {
@@ -79,7 +84,7 @@ impl<D: Disk> Inner<D> {
                     }
                 }
                 Err(error) if error.is_disk_full() => {
-                    warn!(shard = %self.options.shard, %error, "writes are refused");
+                    self.note_space(&error);
                     self.give_up(batch, &error.into());
                 }
                 Err(error) => {
@@ -194,6 +199,7 @@ impl<D: Disk> Inner<D> {
         if matches!(error, EngineError::Disk(crate::disk::DiskError::SyncFailed { .. })) {
             self.fail(error);
         } else {
+            self.note_space(&error);
             warn!(shard = %self.options.shard, %error, "{what}");
         }
     }

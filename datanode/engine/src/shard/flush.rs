@@ -18,10 +18,11 @@ use super::chunk::{Chunk, ChunkState, LiveSegment};
 use crate::disk::Disk;
 use crate::error::EngineError;
 use crate::layout;
-use crate::manifest::{self, ManifestOwner, ManifestV1, RunV1, SegmentV1};
+use crate::manifest::{self, ManifestOwner, ManifestV2, RunV1, SegmentV2};
 use crate::memtable::Contents;
 use crate::memtable::sort::{Unsorted, sorted};
-use crate::pace::breathe;
+use crate::order::RowOrder;
+use crate::pace::{breathe, executor};
 use crate::scan::SortKey;
 use crate::segment::{self, SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary};
 use crate::visibility::Outcome;
@@ -31,13 +32,15 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What a flush works from: the chunk as of one position of its log.
 struct Capture<F: crate::disk::DiskFile> {
-    manifest: ManifestV1,
+    manifest: ManifestV2,
     contents: Rc<Contents>,
     schema: Arc<TableSchema>,
     sort: SortKey,
     table: TableId,
     /// No longer in the list; the new manifest does not name them.
     garbage: Vec<Rc<LiveSegment<F>>>,
+    /// Runs that the new manifest knows to be committed.
+    settled: Vec<Rc<LiveSegment<F>>>,
 }
 
 /// Rows that become one segment.
@@ -51,9 +54,12 @@ impl<D: Disk> Inner<D> {
     pub async fn flush_loop(self: Rc<Self>) {
         while !self.is_closing.get() && self.fatal.borrow().is_none() {
             let wanted = self.flush_wanted.next();
-            if let Some(chunk) = self.pick_flush(Instant::now()) {
+            if self.is_read_only() {
+                self.look_for_space().await;
+            }
+            if let Some(chunk) = self.pick_flush(executor::now()) {
                 if !self.flush_noted(&chunk).await {
-                    glommio::timer::sleep(TICK).await;
+                    executor::sleep(TICK).await;
                 }
                 continue;
             }
@@ -69,7 +75,9 @@ impl<D: Disk> Inner<D> {
 
     /// Nothing to wait for but a write: no timer runs.
     fn is_idle(&self) -> bool {
-        self.is_marked.get() && self.chunks.borrow().values().all(|chunk| chunk.state.borrow().memtable.is_empty())
+        self.is_marked.get()
+            && !self.is_read_only()
+            && self.chunks.borrow().values().all(|chunk| chunk.state.borrow().memtable.is_empty())
     }
 
     /// Has the log marked when nothing was written for a tick: more often it would cost a sync each time.
@@ -83,7 +91,6 @@ impl<D: Disk> Inner<D> {
     /// True when it went well.
     async fn flush_noted(self: &Rc<Self>, chunk: &Rc<Chunk<D>>) -> bool {
         let flushed = self.flush_chunk(chunk).await;
-        self.is_disk_full.set(flushed.as_ref().is_err_and(EngineError::is_disk_full));
         self.memory_freed.raise();
         match flushed {
             Ok(()) => true,
@@ -134,15 +141,21 @@ impl<D: Disk> Inner<D> {
         let _flushing = chunk.flushing.lock().await;
         let Some(mut capture) = self.capture(chunk) else { return Ok(()) };
         let garbage = std::mem::take(&mut capture.garbage);
-        let flushed = self.write_capture(chunk, capture).await;
-        match flushed {
+        let settled = std::mem::take(&mut capture.settled);
+        match self.write_capture(chunk, capture).await {
             Ok(fresh) => self.switch(chunk, fresh),
             Err(error) => {
                 self.counting(chunk, |state| state.put_back(garbage));
+                self.note_space(&error);
                 return Err(error);
             }
         }
-        self.remove_garbage(chunk, garbage).await?;
+        settled.iter().for_each(|run| run.is_settled.set(true));
+        garbage.iter().for_each(|segment| segment.leave(&chunk.leftovers));
+        drop(garbage);
+        self.remove_leftovers(chunk).await?;
+        chunk.is_compaction_due.set(true);
+        self.compaction_wanted.raise();
         self.release_log().await
     }
 
@@ -156,7 +169,9 @@ impl<D: Disk> Inner<D> {
             state.frozen = Some(frozen);
             state.oldest_row = None;
             state.pins_flushing = std::mem::take(&mut state.pins);
+            let is_decided = |segment: &&Rc<LiveSegment<D::File>>| segment.commit.get().is_some();
             Some(Capture {
+                settled: state.segments.iter().filter(is_decided).cloned().collect(),
                 manifest: state.manifest(),
                 contents,
                 schema: Arc::clone(&state.schema),
@@ -172,30 +187,66 @@ impl<D: Disk> Inner<D> {
         &self,
         chunk: &Chunk<D>,
         mut capture: Capture<D::File>,
-    ) -> Result<Vec<SegmentV1>, EngineError> {
-        let started = Instant::now();
+    ) -> Result<Vec<SegmentV2>, EngineError> {
+        let started = executor::now();
         self.disk.create_directory(&chunk.directory).await?;
         self.disk.sync_directory(&layout::chunks_directory(&self.options.directory)).await?;
         let mut fresh = Vec::new();
-        for part in parts(&capture) {
-            let segment = SegmentId(capture.manifest.segment_next);
-            capture.manifest.segment_next += 1;
-            chunk.state.borrow_mut().segment_next = SegmentId(capture.manifest.segment_next);
+        if let Err(error) = self.write_parts(chunk, &capture, &mut fresh).await {
+            self.discard(chunk, fresh.iter().map(SegmentV2::id)).await;
+            return Err(error);
+        }
+        capture.manifest.segments.extend(fresh.iter().cloned());
+        self.store_manifest(chunk, &mut capture.manifest, &fresh).await?;
+        let rows: u64 = fresh.iter().map(|segment| segment.rows).sum();
+        debug!(chunk = %chunk.id, rows, segments = fresh.len(), elapsed = ?(executor::now() - started), "flushed");
+        Ok(fresh)
+    }
+
+    async fn write_parts(
+        &self,
+        chunk: &Chunk<D>,
+        capture: &Capture<D::File>,
+        fresh: &mut Vec<SegmentV2>,
+    ) -> Result<(), EngineError> {
+        let order = RowOrder::from(&capture.sort);
+        for part in parts(capture) {
+            let segment = chunk.state.borrow_mut().take_segment();
             let run = part.run.map(|(transaction, command)| RunV1 {
                 producer: transaction.producer.0,
                 sequence: transaction.sequence.0,
                 command: command.0,
                 commit: None,
             });
-            let summary = self.write_segment(chunk, &capture, segment, part.rows).await?;
-            fresh.push(store(&summary, run));
+            let summary = self.write_segment(chunk, capture, segment, part.rows).await?;
+            fresh.push(SegmentV2 { run, ..stored(&summary, &order) });
         }
-        capture.manifest.segments.extend(fresh.iter().cloned());
+        Ok(())
+    }
+
+    /// Makes the manifest the chunk's; `fresh` are the segments that only it names. The chunk's `flushing` is held.
+    pub async fn store_manifest(
+        &self,
+        chunk: &Chunk<D>,
+        manifest: &mut ManifestV2,
+        fresh: &[SegmentV2],
+    ) -> Result<(), EngineError> {
+        manifest.segment_next = chunk.state.borrow().segment_next.0;
         let owner = ManifestOwner { cluster: self.options.cluster, node: self.options.node, chunk: chunk.id };
-        manifest::store(&self.disk, &chunk.directory, owner, &capture.manifest).await?;
-        let rows: u64 = fresh.iter().map(|segment| segment.rows).sum();
-        debug!(chunk = %chunk.id, rows, segments = fresh.len(), elapsed = ?started.elapsed(), "flushed");
-        Ok(fresh)
+        let stored = manifest::store(&self.disk, &chunk.directory, owner, manifest).await;
+        if stored.as_ref().is_err_and(EngineError::is_disk_full) {
+            // The old one stands, surely: space is asked for before the name changes. After any other error the new
+            // one may stand, and its segments must.
+            self.discard(chunk, fresh.iter().map(SegmentV2::id)).await;
+        }
+        stored
+    }
+
+    /// Removes files that no manifest names, as far as the disk allows; the next start removes the others.
+    pub async fn discard(&self, chunk: &Chunk<D>, segments: impl Iterator<Item = SegmentId>) {
+        for segment in segments {
+            let _ = self.disk.remove(&layout::segment_path(&chunk.directory, segment)).await;
+        }
     }
 
     async fn write_segment(
@@ -225,7 +276,7 @@ impl<D: Disk> Inner<D> {
     }
 
     /// The manifest is durable: readers go over to the new segments.
-    fn switch(&self, chunk: &Chunk<D>, fresh: Vec<SegmentV1>) {
+    fn switch(&self, chunk: &Chunk<D>, fresh: Vec<SegmentV2>) {
         self.counting(chunk, |state| {
             let frozen = state.frozen.take();
             for stored in fresh {
@@ -245,18 +296,10 @@ impl<D: Disk> Inner<D> {
         self.memory_freed.raise();
     }
 
-    /// Removes files that no manifest names any more, but for those that a scan may still open.
-    async fn remove_garbage(
-        &self,
-        chunk: &Chunk<D>,
-        garbage: Vec<Rc<LiveSegment<D::File>>>,
-    ) -> Result<(), EngineError> {
-        for segment in garbage {
-            if Rc::strong_count(&segment) > 1 {
-                chunk.state.borrow_mut().garbage.push(segment);
-            } else {
-                self.disk.remove(&layout::segment_path(&chunk.directory, segment.stored.id())).await?;
-            }
+    /// Removes files that no manifest names any more and whose last reader is done. The chunk's `flushing` is held.
+    pub async fn remove_leftovers(&self, chunk: &Chunk<D>) -> Result<(), EngineError> {
+        for segment in chunk.leftovers.take() {
+            self.disk.remove(&layout::segment_path(&chunk.directory, segment)).await?;
         }
         Ok(())
     }
@@ -278,7 +321,7 @@ impl<D: Disk> ChunkState<D> {
     fn put_back(&mut self, garbage: Vec<Rc<LiveSegment<D::File>>>) {
         if let Some(frozen) = self.frozen.take() {
             if frozen.rows() > 0 {
-                self.oldest_row = Some(Instant::now());
+                self.oldest_row = Some(executor::now());
             }
             self.memtable.restore(frozen);
         }
@@ -311,19 +354,23 @@ fn parts<F: crate::disk::DiskFile>(capture: &Capture<F>) -> Vec<Part> {
     parts
 }
 
-fn store(summary: &SegmentSummary, run: Option<RunV1>) -> SegmentV1 {
-    SegmentV1 {
+/// A segment as a manifest names it.
+pub fn stored(summary: &SegmentSummary, order: &RowOrder) -> SegmentV2 {
+    SegmentV2 {
         segment: summary.segment.0,
         rows: summary.rows,
         file_bytes: summary.file_bytes,
         commits: summary.commits.map(|(min, max)| (min.0, max.0)),
-        run,
+        time: summary.time,
+        run: None,
+        order: order.into(),
+        is_compressed: false,
     }
 }
 
 /// Waits for the signal, at most so long. True when it came.
 pub async fn wait_at_most(signal: impl Future<Output = ()>, wait: Duration) -> bool {
-    let timer = glommio::timer::sleep(wait);
+    let timer = executor::sleep(wait);
     pin_mut!(signal, timer);
     matches!(select(signal, timer).await, Either::Left(_))
 }

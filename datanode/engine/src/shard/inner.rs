@@ -1,7 +1,6 @@
 //! What the shard's methods and tasks share: chunks by id, memory, waiting.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -15,6 +14,7 @@ use crate::disk::{Disk, DiskError};
 use crate::error::EngineError;
 use crate::layout;
 use crate::memtable;
+use crate::pace::executor;
 use crate::record::SpecBody;
 use crate::replica::{Step, WriteAnswer, WriteRequest};
 
@@ -54,7 +54,8 @@ impl<D: Disk> Inner<D> {
     pub fn chunk_or_fresh(&self, id: ChunkId, spec: &SpecBody) -> Rc<Chunk<D>> {
         let mut chunks = self.chunks.borrow_mut();
         let chunk = chunks.entry(id).or_insert_with(|| {
-            Chunk::new(id, layout::chunk_directory(&self.options.directory, id), ChunkState::fresh(id, spec))
+            let directory = layout::chunk_directory(&self.options.directory, id);
+            Chunk::new(id, directory, ChunkState::fresh(id, spec), &self.compaction_wanted)
         });
         Rc::clone(chunk)
     }
@@ -146,6 +147,11 @@ impl<D: Disk> Inner<D> {
         self.queued_bytes.get() + self.memtable_bytes.get()
     }
 
+    /// More than three quarters of the memory for writes is taken: flushes come first.
+    pub fn is_memory_short(&self) -> bool {
+        self.memory_bytes() > self.options.memtable_bytes_max / 4 * 3
+    }
+
     /// Waits until so many bytes fit, at most [`super::ShardOptions::memory_wait`].
     pub async fn wait_for_memory(&self, bytes: usize) -> Result<(), Refusal> {
         let fits = || self.memory_bytes() == 0 || self.memory_bytes() + bytes <= self.options.memtable_bytes_max;
@@ -153,23 +159,27 @@ impl<D: Disk> Inner<D> {
             return Ok(());
         }
         if self.waiting_writes.get() >= WAITING_WRITES_MAX {
-            return Err(Refusal::Memory(format!("{WAITING_WRITES_MAX} writes wait for memory of the shard")));
+            let reason =
+                format!("{WAITING_WRITES_MAX} writes wait for memory of the shard; use fewer connections at once");
+            return Err(Refusal::Overloaded(reason));
         }
         self.waiting_writes.set(self.waiting_writes.get() + 1);
         let _waiting = Waiting(&self.waiting_writes);
-        let deadline = Instant::now() + self.options.memory_wait;
+        let deadline = executor::now() + self.options.memory_wait;
         loop {
             let freed = self.memory_freed.next();
             if fits() {
                 return Ok(());
             }
             if self.is_disk_full.get() {
-                return Err(Refusal::DiskFull("memory is full and cannot be flushed".to_owned()));
+                return Err(read_only());
             }
             self.flush_wanted.raise();
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(executor::now());
             if left.is_zero() || !wait_at_most(freed, left).await {
-                return Err(Refusal::Memory("rows arrive faster than they can be flushed".to_owned()));
+                let reason =
+                    "rows arrive faster than they can be flushed; write more slowly, or give memtables more memory";
+                return Err(Refusal::Memory(reason.to_owned()));
             }
         }
     }
@@ -201,11 +211,11 @@ impl<D: Disk> Inner<D> {
         }
         error
     }
+}
 
-    /// Runs a task beside everything else, in the queue of few shares.
-    pub async fn in_background<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> T {
-        glommio::spawn_local_into(task, self.background).expect("the queue lives as long as the executor").await
-    }
+/// Why rows are not taken while the disk is full.
+pub(super) fn read_only() -> Refusal {
+    Refusal::DiskFull("the shard is read-only until there is space on its disk; drop chunks or add space".to_owned())
 }
 
 /// Counts a waiting write for as long as it lives.

@@ -9,6 +9,7 @@ use meridian_proto::{
     ChunkId, ClusterId, CommandId, Epoch, NodeId, SchemaVersion, Sequence, ShardId, TableId, TransactionId, Ts,
 };
 
+use super::pick::CompactionLimits;
 use crate::replica::WriteMode;
 use crate::scan::SortKey;
 use crate::wal::Cut;
@@ -25,13 +26,22 @@ pub struct ShardOptions {
     pub memtable_bytes_max: usize,
     /// Memory of undecided transactions' rows; above it they go into runs on disk.
     pub staged_bytes_max: usize,
+    /// Size of a log file; one is in use and up to two are kept ready.
     pub wal_file_bytes: usize,
     /// Above it the chunk with the oldest record is flushed, so that a restart has little to read.
     pub wal_bytes_max: u64,
     /// Rows older than this are flushed.
     pub flush_age: Duration,
-    /// How long a write waits for memory before it is refused.
+    /// How long a write or a scan waits for memory before it is refused.
     pub memory_wait: Duration,
+    /// Memory of compaction and compression.
+    pub rewrite_bytes_max: usize,
+    pub compaction: CompactionLimits,
+    /// Memory of decoded row groups of all scans together.
+    pub scan_bytes_max: usize,
+    /// Memory of open segments' footers, and how many files are open.
+    pub open_bytes_max: usize,
+    pub open_files_max: usize,
 }
 
 impl ShardOptions {
@@ -50,6 +60,14 @@ impl ShardOptions {
             wal_bytes_max: 512 << 20,
             flush_age: Duration::from_secs(600),
             memory_wait: Duration::from_secs(5),
+            // Half of it for row groups of nine segments, 13 MiB each in the TSBS shape; the rest for what is written.
+            rewrite_bytes_max: 256 << 20,
+            compaction: CompactionLimits::default(),
+            // Twenty row groups of 13 MiB.
+            scan_bytes_max: 256 << 20,
+            // A footer of the TSBS shape has 1 KiB a row group: 4 billion rows.
+            open_bytes_max: 64 << 20,
+            open_files_max: 1024,
         }
     }
 }

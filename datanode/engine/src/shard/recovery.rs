@@ -8,7 +8,7 @@
 //! | C | records of a chunk without description, its removal later in the log | while it was removed | removed again |
 //! | D | records of a chunk without description or removal | no | damage |
 //! | E | a folder with segments, no manifest, not in the log | no | damage |
-//! | F | segments that the manifest does not name | while a flush ran | swept |
+//! | F | segments that the manifest does not name | while a flush or a rewrite ran, or before its inputs were removed | swept |
 //! | G | a segment that the manifest names is missing | no | damage |
 //! | H | manifests, but no log | no | damage |
 
@@ -28,6 +28,7 @@ use crate::error::EngineError;
 use crate::layout::{self, MANIFEST_NAME, TEMPORARY_SUFFIX};
 use crate::manifest::{self, ManifestOwner};
 use crate::memtable;
+use crate::pace::Signal;
 use crate::record::{Body, RowsBody};
 use crate::wal::{Owner, Wal, WalEntry, WalOptions, WalReport};
 
@@ -37,12 +38,21 @@ pub(super) struct Recovered<D: Disk> {
     pub report: RecoveryReport,
 }
 
-pub(super) async fn recover<D: Disk>(disk: &D, options: &ShardOptions) -> Result<Recovered<D>, EngineError> {
+pub(super) async fn recover<D: Disk>(
+    disk: &D,
+    options: &ShardOptions,
+    left: &Rc<Signal>,
+) -> Result<Recovered<D>, EngineError> {
     let chunks_directory = layout::chunks_directory(&options.directory);
     disk.create_directory(&chunks_directory).await?;
     disk.sync_directory(&options.directory).await?;
-    let mut recovery =
-        Recovery { chunks: BTreeMap::new(), unknown: BTreeMap::new(), removed: BTreeSet::new(), rows: 0 };
+    let mut recovery = Recovery {
+        chunks: BTreeMap::new(),
+        unknown: BTreeMap::new(),
+        removed: BTreeSet::new(),
+        rows: 0,
+        left: Rc::clone(left),
+    };
     let folders = load_manifests(disk, options, &chunks_directory, &mut recovery).await?;
     refuse_missing_log(disk, options, &recovery).await?;
 
@@ -79,11 +89,13 @@ async fn load_manifests<D: Disk>(
         folders.push(chunk);
         let directory = chunks_directory.join(name);
         let owner = ManifestOwner { cluster: options.cluster, node: options.node, chunk };
+        // The manifest that is read is the one that a power cut leaves.
+        disk.sync_directory(&directory).await?;
         if let Some(manifest) = manifest::load(disk, &directory, owner).await? {
             let state = ChunkState::restore(chunk, &manifest).ok_or_else(|| {
                 EngineError::corruption(&directory.join(MANIFEST_NAME), 0, "a column has an unknown type")
             })?;
-            recovery.chunks.insert(chunk, Chunk::new(chunk, directory, state));
+            recovery.chunks.insert(chunk, Chunk::new(chunk, directory, state, &recovery.left));
         }
     }
     Ok(folders)
@@ -112,6 +124,7 @@ struct Recovery<D: Disk> {
     unknown: BTreeMap<ChunkId, u64>,
     removed: BTreeSet<ChunkId>,
     rows: u64,
+    left: Rc<Signal>,
 }
 
 impl<D: Disk> Recovery<D> {
@@ -128,7 +141,7 @@ impl<D: Disk> Recovery<D> {
             Body::Spec(spec) if entry.record.lsn.0 == 0 && !self.chunks.contains_key(&id) => {
                 // Row B.
                 let state = ChunkState::fresh(id, spec);
-                let chunk = Chunk::new(id, layout::chunk_directory(directory, id), state);
+                let chunk = Chunk::new(id, layout::chunk_directory(directory, id), state, &self.left);
                 self.chunks.insert(id, chunk);
             }
             _ => {}

@@ -11,7 +11,10 @@ use arrow::error::ArrowError;
 use meridian_proto::schema::{Column, TableSchema};
 use meridian_proto::{ClusterId, Refusal};
 
+use super::Inner;
+use super::budget::{Permit, ScanBudget};
 use super::chunk::{Chunk, LiveSegment};
+use super::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
 use crate::pace::breathe;
@@ -22,6 +25,10 @@ use crate::visibility::{Outcome, View};
 pub struct ScanStream<D: Disk = GlommioDisk> {
     disk: D,
     cluster: ClusterId,
+    opened: Rc<OpenSegments<D::File>>,
+    budget: Rc<ScanBudget>,
+    /// Memory of the row group in hand.
+    permit: Option<Permit>,
     chunk: Rc<Chunk<D>>,
     view: View,
     schema: std::sync::Arc<TableSchema>,
@@ -48,7 +55,7 @@ struct OpenSegment<D: Disk> {
 }
 
 impl<D: Disk> ScanStream<D> {
-    pub(super) fn new(disk: D, cluster: ClusterId, chunk: Rc<Chunk<D>>, scan: Scan) -> Result<Self, Refusal> {
+    pub(super) fn new(inner: &Inner<D>, chunk: Rc<Chunk<D>>, scan: Scan) -> Result<Self, Refusal> {
         let view = View::of(&scan);
         let state = chunk.state.borrow();
         let schema = std::sync::Arc::clone(&state.schema);
@@ -74,8 +81,11 @@ impl<D: Disk> ScanStream<D> {
         memory.reverse();
         drop(state);
         Ok(Self {
-            disk,
-            cluster,
+            disk: inner.disk.clone(),
+            cluster: inner.options.cluster,
+            opened: Rc::clone(&inner.opened),
+            budget: Rc::clone(&inner.scan_budget),
+            permit: None,
             chunk,
             view,
             schema,
@@ -107,12 +117,12 @@ impl<D: Disk> ScanStream<D> {
             match self.read_more().await {
                 Ok(true) => {}
                 Ok(false) => return None,
-                Err(error) => {
+                Err(refusal) => {
                     // Damage ends the scan: no partial answers.
                     self.segments.clear();
                     self.current = None;
                     self.memory.clear();
-                    return Some(Err(error.into()));
+                    return Some(Err(refusal));
                 }
             }
         }
@@ -141,12 +151,18 @@ impl<D: Disk> ScanStream<D> {
     }
 
     /// Fills `ready`; false when there is nothing left.
-    async fn read_more(&mut self) -> Result<bool, EngineError> {
+    async fn read_more(&mut self) -> Result<bool, Refusal> {
+        // All that it was for is handed out.
+        self.permit = None;
         if let Some(current) = &mut self.current {
             if let Some(row_group) = current.row_groups.pop_front() {
                 let reader = Rc::clone(&current.reader);
                 let is_run = current.is_run;
+                let facts = reader.row_groups().nth(row_group).map_or(0, |group| group.rows);
+                let mut permit = self.budget.take(facts * row_bytes(&self.columns)).await?;
                 let rows = reader.read(row_group, &self.columns, &breathe).await?;
+                permit.set(rows.batch.get_array_memory_size());
+                self.permit = Some(permit);
                 self.statistics.row_groups_scanned += 1;
                 self.statistics.bytes_read += rows.bytes_read;
                 self.statistics.rows_scanned += rows.batch.num_rows() as u64;
@@ -166,7 +182,7 @@ impl<D: Disk> ScanStream<D> {
     }
 
     async fn open(&mut self, segment: Rc<LiveSegment<D::File>>) -> Result<(), EngineError> {
-        let reader = segment.reader(&self.disk, &self.chunk, self.cluster).await?;
+        let reader = segment.reader(&self.disk, &self.chunk, self.cluster, &self.opened).await?;
         let is_run = segment.run.is_some();
         let all = reader.row_groups().len();
         let mut row_groups: VecDeque<usize> = reader.prune(&self.schema, &self.bounds).into();
@@ -192,6 +208,12 @@ impl<D: Disk> ScanStream<D> {
         }
         filter_record_batch(&rows.batch, &mask).map_err(self::rows)
     }
+}
+
+/// Bytes of a decoded row, about: 32 for those of varying length, which a permit is corrected by.
+fn row_bytes(columns: &[Column]) -> usize {
+    let of = |column: &Column| column.sql_type.arrow().primitive_width().unwrap_or(32);
+    columns.iter().map(of).sum::<usize>().max(1)
 }
 
 fn rows(error: ArrowError) -> EngineError {

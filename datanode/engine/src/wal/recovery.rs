@@ -71,6 +71,9 @@ pub async fn recover<D: Disk>(
     check_sequences(&files)?;
     let mut report = WalReport { file_count: files.len(), ..WalReport::default() };
     let mut ends = Vec::with_capacity(files.len());
+    // What an earlier life wrote and did not sync can be read now and gone after a power cut: made durable before anybody
+    // is told of it.
+    disk.sync_directory(&options.directory).await?;
     for (index, file) in files.iter().enumerate() {
         let next = files.get(index + 1..).unwrap_or_default();
         let until = next.iter().find_map(|next| match next.state {
@@ -79,6 +82,7 @@ pub async fn recover<D: Disk>(
         });
         let end = match file.state {
             FileState::Begun { .. } => {
+                disk.open(&file.path).await?.sync().await?;
                 let bytes = read_all(disk, &file.path).await?;
                 read_file(file, &bytes, until, &mut report, &mut visit)?
             }

@@ -1,13 +1,17 @@
 //! A whole shard: on a real folder where durability counts, on the simulated disk where faults do.
 
+mod compaction;
+mod compression;
 mod faults;
 mod flushes;
+mod memory;
 mod reads;
 mod recovery;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::Int64Type;

@@ -1,0 +1,79 @@
+//! Budgets: writes, scans and open files stay within them; who waits too long is told.
+
+use super::*;
+use crate::pace::executor::{self, Queue, simulate};
+use crate::testing::run;
+
+fn apart(directory: &Path) -> ShardOptions {
+    let compaction = CompactionLimits { overlap_max: 100, small_count: 100, ..CompactionLimits::default() };
+    ShardOptions { compaction, ..options(directory) }
+}
+
+async fn with_segments(options: ShardOptions) -> Shard<SimulatedDisk> {
+    let (shard, _) = open(&SimulatedDisk::new(1), options).await.unwrap();
+    for n in 0..6 {
+        shard.write(write(n + 1, n as i64 * 100..n as i64 * 100 + 100)).await.unwrap();
+        shard.flush().await.unwrap();
+    }
+    shard
+}
+
+#[test]
+fn few_segments_stay_open_and_all_are_read() {
+    run(async {
+        for budget in [(usize::MAX, 2), (1, 100)] {
+            let (open_bytes_max, open_files_max) = budget;
+            let shard = with_segments(ShardOptions { open_bytes_max, open_files_max, ..apart(&simulated()) }).await;
+            assert_eq!(values_at(&shard, 99).await, up_to(600));
+            let chunk = shard.inner().chunk(CHUNK).unwrap();
+            let open = chunk.state.borrow().segments.iter().filter(|segment| segment.is_open()).count();
+            assert!((1..=open_files_max.min(2)).contains(&open), "{budget:?}: {open}");
+            assert_eq!(values_at(&shard, 999).await, up_to(600));
+            assert!(shard.inner().opened.bytes() > 0);
+        }
+    });
+}
+
+#[test]
+fn scans_wait_for_one_anothers_memory_and_are_refused_after_a_while() {
+    simulate(1, async {
+        let shard = with_segments(ShardOptions { scan_bytes_max: 1, ..apart(&simulated()) }).await;
+        shard.begin_read(CHUNK, EPOCH, Ts(99)).await.unwrap();
+        let mut first = shard.scan(Scan { batch_rows: 10, ..scan_at(99) }).unwrap();
+        assert!(first.next().await.unwrap().is_ok());
+        let start = executor::now();
+        let refused = scanned(&shard, scan_at(99)).await.unwrap_err();
+        assert_eq!((refused.sqlstate(), (executor::now() - start).as_secs()), ("53200", 5));
+        let waiting = shard.clone();
+        let second = Queue::Simulated.spawn(async move { scanned(&waiting, scan_at(99)).await });
+        executor::sleep(Duration::from_secs(1)).await;
+        drop(first);
+        assert_eq!(second.await.unwrap().0, up_to(600));
+    });
+}
+
+#[test]
+fn writes_wait_for_memory_and_are_refused_after_a_while() {
+    simulate(2, async {
+        let disk = SimulatedDisk::new(2);
+        let small = ShardOptions { memtable_bytes_max: 64 << 10, ..apart(&simulated()) };
+        let (shard, _) = open(&disk, small).await.unwrap();
+        let chunk = shard.inner().chunk(CHUNK).unwrap();
+        let stuck = chunk.flushing.lock().await;
+        let mut sequence = 0;
+        let refused = loop {
+            sequence += 1;
+            match shard.write(write(sequence, 0..200)).await {
+                Ok(_) => assert!(sequence < 1000, "memory has no end"),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.sqlstate(), "53200");
+        let many = (0..300).map(|n| shard.write(write(1000 + n, 0..200)));
+        let refused: Vec<_> = futures::future::join_all(many).await.into_iter().map(Result::unwrap_err).collect();
+        assert!(refused.iter().any(|refusal| refusal.sqlstate() == "53300"), "some did not even wait");
+        assert!(shard.status().memtable_bytes <= 64 << 10);
+        drop(stuck);
+        shard.write(write(sequence, 0..200)).await.unwrap();
+    });
+}
