@@ -10,6 +10,7 @@ pub mod error;
 pub mod layout;
 pub mod pace;
 pub mod scan;
+pub mod statistics;
 
 pub mod order;
 
@@ -23,6 +24,8 @@ pub mod wal;
 
 pub mod segment;
 
+pub mod leaf;
+
 pub mod manifest;
 pub mod memtable;
 
@@ -33,9 +36,11 @@ mod testing;
 
 pub use disk::{Disk, DiskError, DiskFile, GlommioDisk, SimulatedDisk};
 pub use error::EngineError;
+pub use leaf::{SeriesSearch, Want};
 pub use replica::{Answer, Decide, Decision, Question, Resolve, WriteMode};
-pub use scan::{Bound, Scan, ScanStatistics, SortKey, Value};
+pub use scan::{Bound, Ends, Scan, ScanStatistics, Series, SortKey, Value};
 pub use shard::{
     ChunkSizes, ChunkSpec, CompactionLimits, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy,
     RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, Write, Written,
 };
+pub use statistics::{Answered, Fact, Facts};

@@ -22,6 +22,28 @@ pub struct Scan {
     pub batch_rows: usize,
 }
 
+/// Rows at the ends of series. More may be returned, and one key's from several places: the least and the greatest time
+/// of each key are among them, with all rows that have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// What tells series apart, by positions in the table's schema. Segments that are not sorted by it are read whole.
+    pub key: Vec<usize>,
+    /// Position of the time column.
+    pub time: usize,
+    pub ends: Ends,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends {
+    pub first: bool,
+    pub last: bool,
+}
+
+impl Ends {
+    /// Any row of each series.
+    pub const ANY: Self = Self { first: false, last: false };
+}
+
 /// A range that a column's value must lie in, both ends included. NULL lies in no range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {

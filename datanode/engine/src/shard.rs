@@ -38,8 +38,9 @@ use self::commit::Queued;
 use self::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
-use crate::pace::{PREEMPT_TIMER, Signal};
+use crate::leaf::{LEAF_CACHE_BYTES_MAX, LeafCache, Want};
 use crate::pace::executor::{Queue, Task};
+use crate::pace::{PREEMPT_TIMER, Signal};
 use crate::record::{Body, SpecBody};
 use crate::replica::{Answer, Decide, Decision, Question, Resolve, WriteRequest};
 use crate::scan::Scan;
@@ -115,6 +116,7 @@ struct Inner<D: Disk> {
     /// No snapshot below it is read any more (R24).
     horizon: Cell<Ts>,
     rewrites: Queue,
+    leaf_cache: Rc<LeafCache<D::File>>,
 }
 
 impl Shard {
@@ -163,6 +165,7 @@ impl<D: Disk> Shard<D> {
             rewrite_turn: Mutex::new(()),
             horizon: Cell::new(Ts(0)),
             rewrites,
+            leaf_cache: Rc::new(LeafCache::new(LEAF_CACHE_BYTES_MAX)),
         });
         inner.count_all();
         inner.is_disk_full.set(inner.wal.wants_ready());
@@ -293,6 +296,11 @@ impl<D: Disk> Shard<D> {
 
     /// Begins to hand out the rows that are seen. [`Self::begin_read`] goes before.
     pub fn scan(&self, scan: Scan) -> Result<ScanStream<D>, Refusal> {
+        self.scan_for(scan, Want::Rows)
+    }
+
+    /// As [`Self::scan`], for some of the rows, or for answers instead of them.
+    pub fn scan_for(&self, scan: Scan, want: Want) -> Result<ScanStream<D>, Refusal> {
         let inner = self.inner();
         inner.check_alive()?;
         let chunk = inner.chunk(scan.chunk)?;
@@ -301,7 +309,7 @@ impl<D: Disk> Shard<D> {
             state.replica.check(scan.epoch)?;
             state.check_history(scan.snapshot, inner.horizon.get())?;
         }
-        ScanStream::new(inner, chunk, scan)
+        ScanStream::new(inner, chunk, scan, want)
     }
 
     /// Removes the chunk with its files. Not an error when it is not here.

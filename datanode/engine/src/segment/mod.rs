@@ -17,12 +17,14 @@ mod footer;
 mod format;
 
 mod reader;
+mod statistics;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use reader::{RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
+pub use reader::{Commits, RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
+pub use statistics::ZoneStatistics;
 pub use writer::{SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary, write};
 
 /// Version of the files that are written, and the newest that is read.

@@ -140,6 +140,15 @@ impl<F: DiskFile> SegmentReader<F> {
         self.footer.get().row_groups.iter().map(describe)
     }
 
+    /// A row group, whose number comes from this reader.
+    pub fn row_group(&self, at: usize) -> RowGroup {
+        describe(&self.footer.get().row_groups[at])
+    }
+
+    pub(super) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
     /// The row groups that may hold a row within all bounds, in order. A bound with a side is met by no NULL, so that
     /// neither are columns that were added after the file was written.
     pub fn prune(&self, schema: &TableSchema, bounds: &[Bound]) -> Vec<usize> {

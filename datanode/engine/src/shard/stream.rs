@@ -1,11 +1,12 @@
 //! A scan of one chunk: its visible rows, from segments, then from memory. The list of sources is taken when the scan
 //! begins; order is not promised.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use meridian_proto::schema::{Column, TableSchema};
@@ -17,10 +18,17 @@ use super::chunk::{Chunk, LiveSegment};
 use super::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
+use crate::leaf::{LeafCache, RowGroupScan, Want};
 use crate::pace::breathe;
 use crate::scan::{BATCH_ROWS_MAX, Bound, Scan, ScanStatistics};
-use crate::segment::{RowGroupRows, SegmentReader};
+use crate::segment::SegmentReader;
+use crate::statistics::Facts;
 use crate::visibility::{Outcome, View};
+
+/// Batches with fewer rows wait for more.
+const SMALL_ROWS: usize = 1024;
+/// Row groups read without handing anything out: some 10 ms.
+const STEPS_MAX: usize = 16;
 
 pub struct ScanStream<D: Disk = GlommioDisk> {
     disk: D,
@@ -37,25 +45,30 @@ pub struct ScanStream<D: Disk = GlommioDisk> {
     projected: SchemaRef,
     bounds: Vec<Bound>,
     batch_rows: usize,
+    want: Want,
+    cache: Rc<LeafCache<D::File>>,
     segments: VecDeque<Rc<LiveSegment<D::File>>>,
-    current: Option<OpenSegment<D>>,
+    /// Row groups to be read, in this order.
+    pieces: VecDeque<Piece<D>>,
+    /// Everything was read.
+    is_drained: bool,
     /// Visible and projected, waiting to be handed out.
     ready: VecDeque<RecordBatch>,
     memory: Vec<RecordBatch>,
+    facts: Option<Facts>,
     statistics: ScanStatistics,
 }
 
-struct OpenSegment<D: Disk> {
+/// A row group of an open segment.
+struct Piece<D: Disk> {
     reader: Rc<SegmentReader<D::File>>,
-    row_groups: VecDeque<usize>,
-    /// A run's rows have no timestamps of their own: that it is read at all says that they are seen.
-    is_run: bool,
+    row_group: usize,
     /// Keeps the file from being removed.
-    _segment: Rc<LiveSegment<D::File>>,
+    segment: Rc<LiveSegment<D::File>>,
 }
 
 impl<D: Disk> ScanStream<D> {
-    pub(super) fn new(inner: &Inner<D>, chunk: Rc<Chunk<D>>, scan: Scan) -> Result<Self, Refusal> {
+    pub(super) fn new(inner: &Inner<D>, chunk: Rc<Chunk<D>>, scan: Scan, want: Want) -> Result<Self, Refusal> {
         let view = View::of(&scan);
         let state = chunk.state.borrow();
         let schema = std::sync::Arc::clone(&state.schema);
@@ -93,8 +106,12 @@ impl<D: Disk> ScanStream<D> {
             projected: std::sync::Arc::new(Schema::new(fields)),
             bounds: scan.bounds,
             batch_rows: scan.batch_rows.clamp(1, BATCH_ROWS_MAX),
+            facts: if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None },
+            want,
+            cache: Rc::clone(&inner.leaf_cache),
             segments: seen.into(),
-            current: None,
+            pieces: VecDeque::new(),
+            is_drained: false,
             ready: VecDeque::new(),
             memory,
             statistics,
@@ -107,21 +124,31 @@ impl<D: Disk> ScanStream<D> {
         self.projected.clone()
     }
 
-    /// The next rows, at most `batch_rows` of them.
+    /// The next rows, at most `batch_rows` of them. An empty batch, now and then, only lets the caller give up.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, Refusal>> {
+        let mut steps = 0;
         loop {
             breathe().await;
-            if let Some(batch) = self.take_ready() {
+            let enough = self.is_drained || self.ready_rows() >= SMALL_ROWS.min(self.batch_rows);
+            if enough && let Some(batch) = self.take_ready() {
                 return Some(batch.map_err(|error| rows(error).into()));
             }
+            if self.is_drained {
+                return None;
+            }
+            if steps == STEPS_MAX {
+                return Some(Ok(RecordBatch::new_empty(self.projected.clone())));
+            }
+            steps += 1;
             match self.read_more().await {
-                Ok(true) => {}
-                Ok(false) => return None,
+                Ok(more) => self.is_drained = !more,
                 Err(refusal) => {
                     // Damage ends the scan: no partial answers.
                     self.segments.clear();
-                    self.current = None;
+                    self.pieces.clear();
                     self.memory.clear();
+                    self.ready.clear();
+                    self.is_drained = true;
                     return Some(Err(refusal));
                 }
             }
@@ -133,44 +160,53 @@ impl<D: Disk> ScanStream<D> {
         self.statistics
     }
 
+    /// The answers for rows that were not returned, complete when the stream has ended.
+    pub fn take_facts(&mut self) -> Option<Facts> {
+        self.facts.take()
+    }
+
+    fn ready_rows(&self) -> usize {
+        self.ready.iter().map(RecordBatch::num_rows).sum()
+    }
+
     fn take_ready(&mut self) -> Option<Result<RecordBatch, ArrowError>> {
-        while let Some(batch) = self.ready.pop_front() {
-            if batch.num_rows() > self.batch_rows {
-                self.ready.push_front(batch.slice(self.batch_rows, batch.num_rows() - self.batch_rows));
-                self.ready.push_front(batch.slice(0, self.batch_rows));
-                continue;
-            }
-            if batch.num_rows() > 0 {
-                self.statistics.rows_returned += batch.num_rows() as u64;
-                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                let columns = batch.columns().to_vec();
-                return Some(RecordBatch::try_new_with_options(self.projected.clone(), columns, &options));
-            }
+        self.ready.retain(|batch| batch.num_rows() > 0);
+        let mut together = vec![self.ready.pop_front()?];
+        let mut rows = together[0].num_rows();
+        if rows > self.batch_rows {
+            self.ready.push_front(together[0].slice(self.batch_rows, rows - self.batch_rows));
+            together[0] = together[0].slice(0, self.batch_rows);
+            rows = self.batch_rows;
         }
-        None
+        // A batch of three rows costs its reader as much as one of a thousand.
+        while rows < SMALL_ROWS
+            && let Some(next) = self.ready.pop_front_if(|next| rows + next.num_rows() <= self.batch_rows)
+        {
+            rows += next.num_rows();
+            together.push(next);
+        }
+        self.statistics.rows_returned += rows as u64;
+        Some(self.put_together(&together, rows))
+    }
+
+    fn put_together(&self, batches: &[RecordBatch], rows: usize) -> Result<RecordBatch, ArrowError> {
+        let [only] = batches else { return concat_batches(&self.projected, batches) };
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(self.projected.clone(), only.columns().to_vec(), &options)
     }
 
     /// Fills `ready`; false when there is nothing left.
     async fn read_more(&mut self) -> Result<bool, Refusal> {
-        // All that it was for is handed out.
-        self.permit = None;
-        if let Some(current) = &mut self.current {
-            if let Some(row_group) = current.row_groups.pop_front() {
-                let reader = Rc::clone(&current.reader);
-                let is_run = current.is_run;
-                let facts = reader.row_groups().nth(row_group).map_or(0, |group| group.rows);
-                let mut permit = self.budget.take(facts * row_bytes(&self.columns)).await?;
-                let rows = reader.read(row_group, &self.columns, &breathe).await?;
-                permit.set(rows.batch.get_array_memory_size());
-                self.permit = Some(permit);
-                self.statistics.row_groups_scanned += 1;
-                self.statistics.bytes_read += rows.bytes_read;
-                self.statistics.rows_scanned += rows.batch.num_rows() as u64;
-                let visible = if is_run { rows.batch } else { self.visible(rows)? };
-                self.ready.push_back(visible);
-            } else {
-                self.current = None;
+        if let Some(piece) = self.pieces.pop_front() {
+            self.read_piece(piece).await?;
+            return Ok(true);
+        }
+        if self.wants_newest_first() && !self.segments.is_empty() {
+            while let Some(segment) = self.segments.pop_front() {
+                self.open(segment).await?;
             }
+            let newest = |piece: &Piece<D>| piece.reader.row_group(piece.row_group).time.map(|(_, max)| max);
+            self.pieces.make_contiguous().sort_by_cached_key(|piece| Reverse(newest(piece)));
             return Ok(true);
         }
         if let Some(segment) = self.segments.pop_front() {
@@ -181,14 +217,16 @@ impl<D: Disk> ScanStream<D> {
         Ok(batch.map(|batch| self.ready.push_back(batch)).is_some())
     }
 
+    fn wants_newest_first(&self) -> bool {
+        matches!(&self.want, Want::Series(search) if search.series.ends.last)
+    }
+
     async fn open(&mut self, segment: Rc<LiveSegment<D::File>>) -> Result<(), EngineError> {
         let reader = segment.reader(&self.disk, &self.chunk, self.cluster, &self.opened).await?;
-        let is_run = segment.run.is_some();
         let all = reader.row_groups().len();
-        let mut row_groups: VecDeque<usize> = reader.prune(&self.schema, &self.bounds).into();
-        if !is_run {
-            let groups: Vec<_> = reader.row_groups().collect();
-            row_groups.retain(|at| groups[*at].commits.is_none_or(|(min, _)| self.view.sees(min)));
+        let mut row_groups = reader.prune(&self.schema, &self.bounds);
+        if segment.run.is_none() {
+            row_groups.retain(|at| reader.row_group(*at).commits.is_none_or(|(min, _)| self.view.sees(min)));
         }
         self.statistics.row_groups_pruned += (all - row_groups.len()) as u64;
         if row_groups.is_empty() {
@@ -196,17 +234,55 @@ impl<D: Disk> ScanStream<D> {
             return Ok(());
         }
         self.statistics.segments_scanned += 1;
-        self.current = Some(OpenSegment { reader, row_groups, is_run, _segment: segment });
+        let piece = |row_group| Piece { reader: Rc::clone(&reader), row_group, segment: Rc::clone(&segment) };
+        self.pieces.extend(row_groups.into_iter().map(piece));
         Ok(())
     }
 
-    fn visible(&self, rows: RowGroupRows) -> Result<RecordBatch, EngineError> {
-        let Some(commits) = &rows.commits else { return Ok(rows.batch) };
-        let mask: BooleanArray = (0..rows.batch.num_rows()).map(|row| Some(self.view.sees(commits.get(row)))).collect();
-        if mask.true_count() == mask.len() {
-            return Ok(rows.batch);
+    async fn read_piece(&mut self, piece: Piece<D>) -> Result<(), Refusal> {
+        let scan = RowGroupScan {
+            reader: &piece.reader,
+            row_group: piece.row_group,
+            schema: &self.schema,
+            bounds: &self.bounds,
+            view: piece.segment.run.is_none().then_some(&self.view),
+            cache: &self.cache,
+        };
+        // R30: a run counts once its transaction's commit is known here, not by what this reader alone knows of it.
+        let is_settled =
+            piece.segment.run.is_none() || piece.segment.commit.get().is_some_and(|commit| self.view.sees(commit));
+        if let Some(facts) = &mut self.facts
+            && is_settled
+            && scan.is_whole()
+            && facts.add(&piece.reader.statistics(piece.row_group), &self.schema.columns)
+        {
+            self.statistics.row_groups_pruned += 1;
+            return Ok(());
         }
-        filter_record_batch(&rows.batch, &mask).map_err(self::rows)
+        // What was read before is handed out, or small.
+        self.permit = None;
+        let mut permit =
+            self.budget.take(piece.reader.row_group(piece.row_group).rows * row_bytes(&self.columns)).await?;
+        let found = match &self.want {
+            Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
+            Want::Rows | Want::Facts(_) => scan.rows(&self.columns).await?,
+        };
+        self.statistics.bytes_read += found.bytes_read;
+        if found.bytes_read == 0 && found.rows == 0 {
+            self.statistics.row_groups_pruned += 1;
+            return Ok(());
+        }
+        self.statistics.row_groups_scanned += 1;
+        // From the cache came no more than was returned.
+        let looked_at = if found.bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { found.rows };
+        self.statistics.rows_scanned += looked_at as u64;
+        let options = RecordBatchOptions::new().with_row_count(Some(found.rows));
+        let batch = RecordBatch::try_new_with_options(self.projected.clone(), found.columns, &options);
+        let batch = batch.map_err(rows)?;
+        permit.set(batch.get_array_memory_size());
+        self.permit = Some(permit);
+        self.ready.push_back(batch);
+        Ok(())
     }
 }
 

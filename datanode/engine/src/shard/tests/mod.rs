@@ -4,6 +4,7 @@ mod compaction;
 mod compression;
 mod faults;
 mod flushes;
+mod leaves;
 mod memory;
 mod reads;
 mod recovery;

@@ -1,0 +1,43 @@
+//! Reading less of a row group than its rows: predicate columns first, series by the directory, the ends of series from
+//! a cache. What a reader gets is always at least what it asked for; who asked finds the rest of the way.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::scan::Series;
+use crate::statistics::Fact;
+
+mod cache;
+mod newest;
+mod row_group;
+mod runs;
+mod within;
+
+pub use cache::{LEAF_CACHE_BYTES_MAX, LeafCache};
+pub(crate) use newest::Newest;
+pub use row_group::{Found, RowGroupScan};
+
+/// Which of a chunk's rows a reader wants.
+#[derive(Clone, Default)]
+pub enum Want {
+    /// All rows that may lie within the bounds.
+    #[default]
+    Rows,
+    /// Those that decide about series. The bounds are the whole predicate, but for what only reads the key.
+    Series(Rc<SeriesSearch>),
+    /// Answers, and the rows that no answer holds. The bounds are the whole predicate.
+    Facts(Vec<Fact>),
+}
+
+/// A search over one or several chunks, best from the newest to the oldest.
+pub struct SeriesSearch {
+    pub series: Series,
+    pub(crate) newest: RefCell<Newest>,
+}
+
+impl SeriesSearch {
+    #[must_use]
+    pub fn new(series: Series) -> Rc<Self> {
+        Rc::new(Self { series, newest: RefCell::default() })
+    }
+}

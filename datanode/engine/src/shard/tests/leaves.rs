@@ -1,0 +1,388 @@
+//! Leaves that read less than all rows, against the plain scan of all rows, on random chunks: several segments, fresh
+//! rows, stages, equal times, NULLs in the key, snapshots in between.
+
+use std::collections::BTreeSet;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::leaf::{SeriesSearch, Want};
+use crate::scan::{Bound, Ends, Series, Value};
+use crate::statistics::{Answered, Fact};
+use crate::testing::run;
+
+/// time, host, rack, value, id: unique.
+type Row = (i64, Option<String>, Option<i64>, Option<i64>, i64);
+
+const TIME: usize = 0;
+const HOST: usize = 1;
+const RACK: usize = 2;
+const VALUE: usize = 3;
+
+fn series_schema() -> TableSchema {
+    let columns = vec![
+        column(1, "time", SqlType::Timestamptz),
+        column(2, "host", SqlType::Text),
+        column(3, "rack", SqlType::Int8),
+        column(4, "value", SqlType::Int8),
+        column(5, "id", SqlType::Int8),
+    ];
+    TableSchema { version: SchemaVersion(1), columns }
+}
+
+fn series_spec() -> ChunkSpec {
+    let sort = SortKey { segment_by: vec![ColumnId(2), ColumnId(3)], time: Some(ColumnId(1)) };
+    ChunkSpec { schema: series_schema(), sort, ..spec(CHUNK, EPOCH, 10) }
+}
+
+fn encode(rows: &[Row]) -> Bytes {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC")),
+        Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| row.4).collect::<Int64Array>()),
+    ];
+    encode_rows(&RecordBatch::try_new(series_schema().arrow(), columns).unwrap()).unwrap()
+}
+
+fn decode(batch: &RecordBatch) -> Vec<Row> {
+    use arrow::array::Array;
+    use arrow::datatypes::TimestampMicrosecondType;
+    let int = |column: usize, row: usize| {
+        let array = batch.column(column).as_primitive::<Int64Type>();
+        array.is_valid(row).then(|| array.value(row))
+    };
+    let row = |row: usize| {
+        let time = batch.column(TIME).as_primitive::<TimestampMicrosecondType>().value(row);
+        let hosts = batch.column(HOST).as_string::<i32>();
+        let host = hosts.is_valid(row).then(|| hosts.value(row).to_owned());
+        (time, host, int(RACK, row), int(VALUE, row), int(4, row).unwrap())
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// What one step of a chunk's life does.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<Row>),
+    Stage(Vec<Row>, Option<bool>),
+    Flush,
+}
+
+/// One look at the chunk.
+#[derive(Clone, Debug)]
+struct Look {
+    snapshot: u64,
+    bounds: Vec<Bound>,
+    series: Series,
+}
+
+fn some_of<T>(random: &mut ChaCha8Rng, part: f64, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
+    random.random_bool(part).then(|| value(random))
+}
+
+fn random_rows(random: &mut ChaCha8Rng) -> Vec<Row> {
+    let count = random.random_range(1..40);
+    let row = |_| {
+        let host = some_of(random, 0.8, |random| format!("host_{}", random.random_range(0..4)));
+        let rack = some_of(random, 0.9, |random| random.random_range(0..2));
+        (random.random_range(0..40), host, rack, some_of(random, 0.8, |random| random.random_range(-9..9)), 0)
+    };
+    (0..count).map(row).collect()
+}
+
+fn random_step(random: &mut ChaCha8Rng) -> Step {
+    match random.random_range(0..7) {
+        0..4 => Step::Write(random_rows(random)),
+        4 => Step::Stage(random_rows(random), some_of(random, 0.7, |random| random.random_bool(0.5))),
+        _ => Step::Flush,
+    }
+}
+
+fn random_bound(random: &mut ChaCha8Rng) -> Bound {
+    let mut range = |column, low: i64, high: i64| Bound {
+        column,
+        min: some_of(random, 0.5, |random| Value::Int(random.random_range(low..high))),
+        max: some_of(random, 0.5, |random| Value::Int(random.random_range(low..high))),
+    };
+    let ranges = [range(TIME, -5, 45), range(TIME, -5, 45), range(RACK, 0, 2), range(VALUE, -9, 9)];
+    let host = Some(Value::Bytes(format!("host_{}", random.random_range(0..4)).into_bytes()));
+    match random.random_range(0..6) {
+        4.. => Bound { column: HOST, min: host.clone(), max: host },
+        range => ranges[range].clone(),
+    }
+}
+
+fn random_look(random: &mut ChaCha8Rng) -> Look {
+    let keys = [vec![], vec![HOST], vec![RACK], vec![RACK, HOST], vec![VALUE]];
+    let bounds = (0..random.random_range(0..3)).map(|_| random_bound(random)).collect();
+    let ends = Ends { first: random.random_bool(0.4), last: random.random_bool(0.6) };
+    Look {
+        snapshot: random.random_range(8..40),
+        bounds,
+        series: Series { key: keys[random.random_range(0..keys.len())].clone(), time: TIME, ends },
+    }
+}
+
+fn is_within(row: &Row, bounds: &[Bound]) -> bool {
+    let value = |column: usize| match column {
+        TIME => Some(Value::Int(row.0)),
+        HOST => row.1.clone().map(|host| Value::Bytes(host.into_bytes())),
+        RACK => row.2.map(Value::Int),
+        _ => row.3.map(Value::Int),
+    };
+    let order = |a: &Value, b: &Value| match (a, b) {
+        (Value::Int(a), Value::Int(b)) => a.cmp(b),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+        _ => panic!("{a:?} {b:?}"),
+    };
+    bounds.iter().filter(|bound| bound.min.is_some() || bound.max.is_some()).all(|bound| {
+        value(bound.column).is_some_and(|value| {
+            bound.min.as_ref().is_none_or(|min| order(min, &value).is_le())
+                && bound.max.as_ref().is_none_or(|max| order(&value, max).is_le())
+        })
+    })
+}
+
+fn key_of(row: &Row, key: &[usize]) -> Vec<Option<String>> {
+    let part = |column: &usize| match *column {
+        HOST => row.1.clone(),
+        RACK => row.2.map(|rack| rack.to_string()),
+        _ => row.3.map(|value| value.to_string()),
+    };
+    key.iter().map(part).collect()
+}
+
+/// The rows that decide: of each key all with the least and the greatest time; or only the keys.
+fn ends_of(rows: &BTreeSet<Row>, series: &Series) -> BTreeMap<Vec<Option<String>>, BTreeSet<Row>> {
+    let mut by_key: BTreeMap<_, BTreeSet<Row>> = BTreeMap::new();
+    for row in rows {
+        by_key.entry(key_of(row, &series.key)).or_default().insert(row.clone());
+    }
+    for rows in by_key.values_mut() {
+        let first = rows.iter().map(|row| row.0).min().filter(|_| series.ends.first);
+        let last = rows.iter().map(|row| row.0).max().filter(|_| series.ends.last);
+        rows.retain(|row| Some(row.0) == first || Some(row.0) == last);
+    }
+    by_key
+}
+
+async fn read(
+    shard: &Shard<SimulatedDisk>,
+    look: &Look,
+    bounds: &[Bound],
+    want: Want,
+) -> (Vec<Row>, Option<crate::statistics::Facts>) {
+    let scan = Scan { columns: vec![0, 1, 2, 3, 4], bounds: bounds.to_vec(), ..scan_at(look.snapshot) };
+    let mut stream = shard.scan_for(scan, want).unwrap();
+    let mut rows = Vec::new();
+    while let Some(batch) = stream.next().await {
+        rows.extend(decode(&batch.unwrap()));
+    }
+    (rows, stream.take_facts())
+}
+
+/// As a set: no row may be there twice.
+fn once(rows: Vec<Row>) -> BTreeSet<Row> {
+    let count = rows.len();
+    let set: BTreeSet<Row> = rows.into_iter().collect();
+    assert_eq!(set.len(), count, "a row was returned twice");
+    set
+}
+
+async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
+    shard.begin_read(CHUNK, EPOCH, Ts(look.snapshot)).await.unwrap();
+    let all = once(read(shard, look, &[], Want::Rows).await.0);
+    let expected: BTreeSet<Row> = all.iter().filter(|row| is_within(row, &look.bounds)).cloned().collect();
+    // What the filter above a leaf makes of its rows.
+    let filtered = |rows: Vec<Row>| -> BTreeSet<Row> {
+        let rows = once(rows);
+        assert!(rows.is_subset(&all), "a row came from nowhere");
+        rows.into_iter().filter(|row| is_within(row, &look.bounds)).collect()
+    };
+    let rows = filtered(read(shard, look, &look.bounds, Want::Rows).await.0);
+    assert_eq!(rows, expected, "seed {seed}: {look:?}");
+
+    // Twice: from the file, then from the cache.
+    for _ in 0..2 {
+        let search = SeriesSearch::new(look.series.clone());
+        let ends = filtered(read(shard, look, &look.bounds, Want::Series(search)).await.0);
+        assert_eq!(ends_of(&ends, &look.series), ends_of(&expected, &look.series), "seed {seed}: {look:?}");
+    }
+
+    let questions = vec![Fact::Rows, Fact::Count(VALUE), Fact::Min(VALUE), Fact::Max(TIME), Fact::Max(HOST)];
+    let (rows, facts) = read(shard, look, &look.bounds, Want::Facts(questions)).await;
+    check_facts(&filtered(rows), facts.unwrap().answers(), &expected, look);
+}
+
+fn check_facts(rest: &BTreeSet<Row>, facts: &[Answered], expected: &BTreeSet<Row>, look: &Look) {
+    let count = |answered: &Answered| if let Answered::Count(count) = answered { *count } else { panic!() };
+    let int = |answered: &Answered| match answered {
+        Answered::Value(None) => None,
+        Answered::Value(Some(Value::Int(value))) => Some(*value),
+        other => panic!("{other:?}"),
+    };
+    let host = match &facts[4] {
+        Answered::Value(None) => None,
+        Answered::Value(Some(Value::Bytes(host))) => Some(String::from_utf8(host.clone()).unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let values = |rows: &BTreeSet<Row>| rows.iter().filter_map(|row| row.3).collect::<Vec<_>>();
+    assert_eq!(rest.len() as u64 + count(&facts[0]), expected.len() as u64, "{look:?}");
+    assert_eq!(values(rest).len() as u64 + count(&facts[1]), values(expected).len() as u64, "{look:?}");
+    let min = values(rest).into_iter().chain(int(&facts[2])).min();
+    assert_eq!(min, values(expected).into_iter().min(), "{look:?}");
+    let max = rest.iter().map(|row| row.0).chain(int(&facts[3])).max();
+    assert_eq!(max, expected.iter().map(|row| row.0).max(), "{look:?}");
+    let max = rest.iter().filter_map(|row| row.1.clone()).chain(host).max();
+    assert_eq!(max, expected.iter().filter_map(|row| row.1.clone()).max(), "{look:?}");
+}
+
+/// Lives through the steps, looking once after each.
+async fn check_life(seed: u64, steps: Vec<Step>, looks: Vec<Look>) {
+    let disk = SimulatedDisk::new(seed);
+    let (shard, _) = Shard::open_on(disk, options(&simulated())).await.unwrap();
+    shard.open_chunk(series_spec()).await.unwrap();
+    let mut ids = 0;
+    let mut looks = looks.iter().cycle();
+    for (number, step) in steps.into_iter().enumerate() {
+        let sequence = number as u64 + 1;
+        let mut number_rows = |mut rows: Vec<Row>| {
+            for row in &mut rows {
+                ids += 1;
+                row.4 = ids;
+            }
+            encode(&rows)
+        };
+        match step {
+            Step::Write(rows) => {
+                let rows = number_rows(rows);
+                shard.write(Write { rows, ..write(sequence, []) }).await.unwrap();
+            }
+            Step::Stage(rows, outcome) => {
+                let rows = number_rows(rows);
+                shard.write(Write { rows, ..stage(sequence, 0, CHUNK, []) }).await.unwrap();
+                if number % 2 == 0 {
+                    shard.flush().await.unwrap();
+                }
+                if let Some(commit) = outcome {
+                    shard.decide(decide(sequence, commit, 1)).await.unwrap();
+                }
+            }
+            Step::Flush => shard.flush().await.unwrap(),
+        }
+        check_look(seed, &shard, looks.next().unwrap()).await;
+    }
+}
+
+#[test]
+fn leaves_answer_as_the_plain_scan_does() {
+    for seed in 0..300 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let steps = (0..random.random_range(1..10)).map(|_| random_step(&mut random)).collect();
+        let looks = (0..random.random_range(1..6)).map(|_| random_look(&mut random)).collect();
+        run(check_life(seed, steps, looks));
+    }
+}
+
+/// Four hosts with hourly rows, in two segments; nothing is in memory.
+async fn two_segments() -> Shard<SimulatedDisk> {
+    let (shard, _) = Shard::open_on(SimulatedDisk::new(1), options(&simulated())).await.unwrap();
+    shard.open_chunk(series_spec()).await.unwrap();
+    for half in 0..2 {
+        let row = |n: i64| {
+            let time = half * 1000 + n / 4;
+            (time, Some(format!("host_{}", n % 4)), Some(0), (n % 3 != 0).then_some(n), half * 1000 + n)
+        };
+        let rows: Vec<Row> = (0..400).map(row).collect();
+        shard.write(Write { rows: encode(&rows), ..write(1 + half as u64, []) }).await.unwrap();
+        shard.flush().await.unwrap();
+    }
+    shard.begin_read(CHUNK, EPOCH, Ts(99)).await.unwrap();
+    shard
+}
+
+#[test]
+fn facts_of_whole_segments_cost_no_reading() {
+    run(async {
+        let shard = two_segments().await;
+        let ask = |bounds| async {
+            let scan = Scan { columns: vec![], bounds, ..scan_at(99) };
+            let mut stream = shard.scan_for(scan, Want::Facts(vec![Fact::Rows, Fact::Max(VALUE)])).unwrap();
+            let mut rows = 0;
+            while let Some(batch) = stream.next().await {
+                rows += batch.unwrap().num_rows();
+            }
+            let answers = stream.take_facts().unwrap().answers().to_vec();
+            (rows, answers, stream.statistics().bytes_read > 0)
+        };
+        let max = || Answered::Value(Some(Value::Int(398)));
+        assert_eq!(ask(vec![]).await, (0, vec![Answered::Count(800), max()], false));
+        // One segment lies within the bound, of the other one some rows.
+        let bound = Bound { column: TIME, min: Some(Value::Int(90)), max: None };
+        assert_eq!(ask(vec![bound]).await, (40, vec![Answered::Count(400), max()], true));
+    });
+}
+
+#[test]
+fn last_points_come_from_the_newest_rows_and_then_from_the_cache() {
+    run(async {
+        let shard = two_segments().await;
+        let look = |key| async {
+            let series = Series { key, time: TIME, ends: Ends { first: false, last: true } };
+            let scan = Scan { columns: vec![0, 1, 2, 3, 4], ..scan_at(99) };
+            let mut stream = shard.scan_for(scan, Want::Series(SeriesSearch::new(series))).unwrap();
+            let mut rows = Vec::new();
+            while let Some(batch) = stream.next().await {
+                rows.extend(decode(&batch.unwrap()));
+            }
+            (rows.iter().map(|row| row.0).collect::<Vec<_>>(), rows.len(), stream.statistics())
+        };
+        let (times, count, first) = look(vec![HOST]).await;
+        assert_eq!((times, count), (vec![1099; 4], 4), "the older segment has no later row of any series");
+        let (_, _, second) = look(vec![HOST]).await;
+        assert!(first.bytes_read > 0);
+        assert_eq!((second.bytes_read, second.rows_scanned), (0, 4));
+    });
+}
+
+#[test]
+fn distinct_series_are_read_once_and_then_known() {
+    run(async {
+        let shard = two_segments().await;
+        let series = || Series { key: vec![HOST, RACK], time: TIME, ends: Ends::ANY };
+        for bytes_are_read in [true, false] {
+            let scan = Scan { columns: vec![HOST], ..scan_at(99) };
+            let mut stream = shard.scan_for(scan, Want::Series(SeriesSearch::new(series()))).unwrap();
+            let mut rows = 0;
+            while let Some(batch) = stream.next().await {
+                rows += batch.unwrap().num_rows();
+            }
+            assert_eq!(rows, 8, "each host once per segment");
+            assert_eq!(stream.statistics().bytes_read > 0, bytes_are_read);
+        }
+    });
+}
+
+#[test]
+fn a_series_is_read_without_the_others() {
+    run(async {
+        let shard = two_segments().await;
+        let host = Some(Value::Bytes(b"host_2".to_vec()));
+        let bounds = vec![
+            Bound { column: HOST, min: host.clone(), max: host },
+            Bound { column: TIME, min: Some(Value::Int(5)), max: Some(Value::Int(8)) },
+        ];
+        let scan = Scan { columns: vec![HOST, VALUE], bounds, ..scan_at(99) };
+        let mut stream = shard.scan(scan).unwrap();
+        let mut rows = 0;
+        while let Some(batch) = stream.next().await {
+            let batch = batch.unwrap();
+            assert!(batch.column(0).as_string::<i32>().iter().all(|host| host == Some("host_2")));
+            rows += batch.num_rows();
+        }
+        assert_eq!((rows, stream.statistics().rows_returned), (4, 4));
+    });
+}
