@@ -1,12 +1,13 @@
 //! A scan on its shard: the fragment runs as one task of the scan queue, its leaf reads the request's chunks one after
-//! another, and result batches leave through a small bounded channel. Whoever drops the other end ends it all.
+//! another as its plan wants them, and result batches leave through a small bounded channel. Whoever drops the other end ends it all.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -19,8 +20,10 @@ use futures::StreamExt;
 use futures::future::{Either, select, try_join_all};
 use meridian_engine::pace::breathe;
 use meridian_engine::scan::BATCH_ROWS_MAX;
-use meridian_engine::{Scan, ScanStatistics, ScanStream, Shard, Value};
-use meridian_fragment::{Bound, ChunkSource, leaf_of, task_context};
+use meridian_engine::{
+    Answered, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesSearch, Shard, Value, Want,
+};
+use meridian_fragment::{Bound, ChunkScanExec, ChunkSource, leaf_of, task_context};
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
 use crate::request::ChunkRef;
@@ -86,14 +89,16 @@ pub async fn run_scan(
     work: ScanWork,
     results: flume::Sender<RecordBatch>,
 ) -> Result<ScanStatistics, Refusal> {
-    let Some(leaf) = leaf_of(&work.plan) else { return Err(Refusal::Protocol("no chunk scan".to_owned())) };
+    if leaf_of(&work.plan).is_none() {
+        return Err(Refusal::Protocol("no chunk scan".to_owned()));
+    }
     let (opens, opened) = flume::bounded(1);
-    let source = ChunkRows { table_schema: Arc::clone(leaf.table_schema()), opens };
-    let context = task_context(Arc::new(source), Arc::clone(&work.runtime), BATCH_ROWS_MAX);
+    let source = Arc::new(ChunkRows { opens, facts: Mutex::default() });
+    let context = task_context(Arc::clone(&source) as Arc<dyn ChunkSource>, Arc::clone(&work.runtime), BATCH_ROWS_MAX);
     let stream = work.plan.execute(0, context).map_err(|error| refusal_of(&error))?;
 
     let statistics = RefCell::new(ScanStatistics::default());
-    let reader = LeafReader { shard: &shard, work: &work, results: &results, statistics: &statistics };
+    let reader = LeafReader { shard: &shard, work: &work, results: &results, statistics: &statistics, source: &source };
     let reading = pin!(reader.serve(opened));
     let sending = pin!(send_results(stream, &results));
     // The plan may end before its leaf does (LIMIT); what is left is not read.
@@ -123,28 +128,41 @@ async fn send_results(
 
 /// The source that a leaf finds in its context. It may travel; the rows are read by the shard's own task.
 struct ChunkRows {
-    table_schema: SchemaRef,
     opens: flume::Sender<Open>,
+    /// Of the rows that were left out.
+    facts: Mutex<Option<Vec<ScalarValue>>>,
 }
 
 /// A leaf that wants rows.
 struct Open {
     projection: Vec<usize>,
     bounds: Vec<Bound>,
+    want: meridian_fragment::Want,
+    table_schema: SchemaRef,
     schema: SchemaRef,
     rows: flume::Sender<DataFusionResult<RecordBatch>>,
 }
 
 impl ChunkSource for ChunkRows {
-    fn open(&self, projection: &[usize], bounds: &[Bound]) -> DataFusionResult<SendableRecordBatchStream> {
-        let schema = Arc::new(self.table_schema.project(projection)?);
+    fn open(&self, leaf: &ChunkScanExec) -> DataFusionResult<SendableRecordBatchStream> {
         let (rows, receiver) = flume::bounded(LEAF_BATCHES_MAX);
-        let (projection, bounds) = (projection.to_vec(), bounds.to_vec());
-        let open = Open { projection, bounds, schema: Arc::clone(&schema), rows };
+        let schema = leaf.schema();
+        let open = Open {
+            projection: leaf.projection().to_vec(),
+            bounds: leaf.bounds().to_vec(),
+            want: leaf.want().clone(),
+            table_schema: Arc::clone(leaf.table_schema()),
+            schema: Arc::clone(&schema),
+            rows,
+        };
         self.opens
             .try_send(open)
             .map_err(|_| DataFusionError::Internal("the chunk scan was executed twice".to_owned()))?;
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, receiver.into_stream())))
+    }
+
+    fn facts(&self) -> Option<Vec<ScalarValue>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -153,6 +171,7 @@ struct LeafReader<'a> {
     work: &'a ScanWork,
     results: &'a flume::Sender<RecordBatch>,
     statistics: &'a RefCell<ScanStatistics>,
+    source: &'a ChunkRows,
 }
 
 /// Nobody wants more rows.
@@ -162,7 +181,10 @@ impl LeafReader<'_> {
     async fn serve(self, opened: flume::Receiver<Open>) {
         let Ok(open) = opened.recv_async().await else { return };
         let bounds: Vec<_> = open.bounds.iter().filter_map(engine_bound).collect();
-        for chunk in &self.work.chunks {
+        // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
+        let want = if bounds.len() == open.bounds.len() { engine_want(&open.want) } else { Want::Rows };
+        let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
+        for chunk in self.chunks_for(&want) {
             let scan = Scan {
                 chunk: chunk.chunk,
                 epoch: chunk.epoch,
@@ -173,17 +195,36 @@ impl LeafReader<'_> {
                 resolved: chunk.resolved.clone(),
                 batch_rows: BATCH_ROWS_MAX,
             };
-            let read = match self.shard.scan(scan) {
+            let read = match self.shard.scan_for(scan, want.clone()) {
                 Ok(stream) => self.read_chunk(stream, &open).await,
-                Err(refusal) => self.hand_over(&open, Err(refusal)).await,
+                Err(refusal) => self.hand_over(&open, Err(refusal)).await.map(|()| None),
             };
-            if read.is_err() {
-                return;
+            match (read, &mut facts) {
+                (Ok(Some(of_chunk)), Some(facts)) => facts.add_all(of_chunk),
+                (Ok(_), _) => {}
+                (Err(Enough), _) => return,
             }
+        }
+        // Before the rows end, which is when they are asked for.
+        let answered = facts.filter(|facts| facts.pieces() > 0).map(|facts| answers(&facts, &open));
+        match answered.transpose() {
+            Ok(answers) => *self.source.facts.lock().unwrap_or_else(PoisonError::into_inner) = answers,
+            // Nobody waits for more rows when this cannot be sent.
+            Err(error) => drop(open.rows.send_async(Err(error)).await),
         }
     }
 
-    async fn read_chunk(&self, mut stream: ScanStream, open: &Open) -> Result<(), Enough> {
+    /// The chunks in the order in which they are read best: last points from the newest one on. Numbers of chunks grow
+    /// with time but for rows that came late.
+    fn chunks_for(&self, want: &Want) -> Vec<&ChunkRead> {
+        let mut chunks: Vec<_> = self.work.chunks.iter().collect();
+        if matches!(want, Want::Series(search) if search.series.ends.last) {
+            chunks.sort_unstable_by_key(|chunk| Reverse(chunk.chunk));
+        }
+        chunks
+    }
+
+    async fn read_chunk(&self, mut stream: ScanStream, open: &Open) -> Result<Option<Facts>, Enough> {
         let before = *self.statistics.borrow();
         while let Some(batch) = stream.next().await {
             *self.statistics.borrow_mut() = sum(before, stream.statistics());
@@ -191,13 +232,16 @@ impl LeafReader<'_> {
             breathe().await;
         }
         *self.statistics.borrow_mut() = sum(before, stream.statistics());
-        Ok(())
+        Ok(stream.take_facts())
     }
 
     async fn hand_over(&self, open: &Open, batch: Result<RecordBatch, Refusal>) -> Result<(), Enough> {
         // A plan that filters everything away sends nothing and would not notice that its reader is gone.
         if self.results.is_disconnected() {
             return Err(Enough);
+        }
+        if batch.as_ref().is_ok_and(|batch| batch.num_rows() == 0) {
+            return Ok(());
         }
         let failed = batch.is_err();
         let batch = match batch {
@@ -225,6 +269,61 @@ fn sum(a: ScanStatistics, b: ScanStatistics) -> ScanStatistics {
         row_groups_pruned: a.row_groups_pruned + b.row_groups_pruned,
         bytes_read: a.bytes_read + b.bytes_read,
     }
+}
+
+fn engine_want(want: &meridian_fragment::Want) -> Want {
+    match want {
+        meridian_fragment::Want::Rows => Want::Rows,
+        meridian_fragment::Want::Series(series) => {
+            let ends = Ends { first: series.first, last: series.last };
+            Want::Series(SeriesSearch::new(Series { key: series.key.clone(), time: series.time, ends }))
+        }
+        meridian_fragment::Want::Facts(facts) => Want::Facts(facts.iter().map(engine_fact).collect()),
+    }
+}
+
+fn engine_fact(fact: &meridian_fragment::Fact) -> Fact {
+    match *fact {
+        meridian_fragment::Fact::Rows => Fact::Rows,
+        meridian_fragment::Fact::Count(column) => Fact::Count(column),
+        meridian_fragment::Fact::Min(column) => Fact::Min(column),
+        meridian_fragment::Fact::Max(column) => Fact::Max(column),
+    }
+}
+
+/// The answers as the plan's values, in the order of what the leaf wants.
+fn answers(facts: &Facts, open: &Open) -> DataFusionResult<Vec<ScalarValue>> {
+    let meridian_fragment::Want::Facts(wanted) = &open.want else { return Ok(Vec::new()) };
+    let answer = |(fact, answered): (&meridian_fragment::Fact, &Answered)| match (fact.column(), answered) {
+        (_, Answered::Count(count)) => Ok(ScalarValue::Int64(Some(i64::try_from(*count).unwrap_or(i64::MAX)))),
+        (Some(column), Answered::Value(value)) => {
+            plan_value(value.as_ref(), open.table_schema.field(column).data_type())
+        }
+        (None, Answered::Value(_)) => Err(DataFusionError::Internal("a value for a count of rows".to_owned())),
+    };
+    wanted.iter().zip(facts.answers()).map(answer).collect()
+}
+
+/// The reverse of [`engine_value`].
+fn plan_value(value: Option<&Value>, data_type: &DataType) -> DataFusionResult<ScalarValue> {
+    let Some(value) = value else { return ScalarValue::try_from(data_type) };
+    let other = || DataFusionError::Internal(format!("{value:?} as {data_type}"));
+    Ok(match (value, data_type) {
+        (Value::Int(value), DataType::Int16) => ScalarValue::Int16(Some(i16::try_from(*value).map_err(|_| other())?)),
+        (Value::Int(value), DataType::Int32) => ScalarValue::Int32(Some(i32::try_from(*value).map_err(|_| other())?)),
+        (Value::Int(value), DataType::Date32) => ScalarValue::Date32(Some(i32::try_from(*value).map_err(|_| other())?)),
+        (Value::Int(value), DataType::Int64) => ScalarValue::Int64(Some(*value)),
+        (Value::Int(value), DataType::Time64(_)) => ScalarValue::Time64Microsecond(Some(*value)),
+        (Value::Int(value), DataType::Timestamp(_, zone)) => {
+            ScalarValue::TimestampMicrosecond(Some(*value), zone.clone())
+        }
+        (Value::Float(value), DataType::Float32) => ScalarValue::Float32(Some(*value as f32)),
+        (Value::Float(value), DataType::Float64) => ScalarValue::Float64(Some(*value)),
+        (Value::Bytes(value), DataType::Utf8) => {
+            ScalarValue::Utf8(Some(String::from_utf8(value.clone()).map_err(|_| other())?))
+        }
+        _ => return Err(other()),
+    })
 }
 
 /// A bound in the form of zone maps; `None` for types that have none, which then prune nothing.

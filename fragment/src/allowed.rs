@@ -15,6 +15,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::functions::{is_known_aggregate, is_known_scalar};
 use crate::leaf::ChunkScanExec;
+use crate::metadata::MetadataAggregateExec;
 
 /// Whether a shard may run this plan: allowed operators over one [`ChunkScanExec`], with functions that it knows.
 pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
@@ -61,6 +62,7 @@ fn check_operator(node: &dyn ExecutionPlan) -> Result<()> {
         }
         None => {
             node.is::<ChunkScanExec>()
+                || node.is::<MetadataAggregateExec>()
                 || node.is::<FilterExec>()
                 || node.is::<ProjectionExec>()
                 || node.is::<SortExec>()

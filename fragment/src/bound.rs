@@ -10,6 +10,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, InListExpr, Literal};
 use datafusion::scalar::ScalarValue;
 
+use crate::want::is_exact;
+
 /// A row can only matter when its value of `column` lies within these ends, both inclusive. NULL lies outside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
@@ -53,6 +55,50 @@ pub(crate) fn intersect(bounds: &[Bound], more: Vec<Bound>) -> Vec<Bound> {
         narrow(&mut all, bound.column, range);
     }
     all.into_iter().map(|(column, range)| Bound { column, min: range.min, max: range.max }).collect()
+}
+
+/// The bound that is all that `predicate` says: a row keeps the one exactly when it keeps the other. `positions` as in
+/// [`bounds_of`], `None` for columns that are computed.
+pub(crate) fn exact_bound_of(predicate: &Arc<dyn PhysicalExpr>, positions: &[Option<usize>]) -> Option<Bound> {
+    let (column, operator, value) = match predicate.downcast_ref::<BinaryExpr>() {
+        Some(binary) => match (column_of(binary.left()), literal(binary.right())) {
+            (Some(column), Some(value)) => (column, *binary.op(), value),
+            _ => (column_of(binary.right())?, binary.op().swap()?, literal(binary.left())?),
+        },
+        None => {
+            let list = predicate.downcast_ref::<InListExpr>().filter(|list| !list.negated())?;
+            let [only] = list.list() else { return None };
+            (column_of(list.expr())?, Operator::Eq, literal(only)?)
+        }
+    };
+    let column = *positions.get(column)?.as_ref()?;
+    if !is_exact(&value.data_type()) {
+        return None;
+    }
+    let (min, max) = match operator {
+        Operator::Eq => (Some(value.clone()), Some(value)),
+        Operator::GtEq => (Some(value), None),
+        Operator::LtEq => (None, Some(value)),
+        Operator::Gt => (Some(neighbour(&value, 1)?), None),
+        Operator::Lt => (None, Some(neighbour(&value, -1)?)),
+        _ => return None,
+    };
+    Some(Bound { column, min, max })
+}
+
+/// The value one step on, of types that have one; ends of bounds are inclusive.
+#[must_use]
+pub fn neighbour(value: &ScalarValue, step: i8) -> Option<ScalarValue> {
+    Some(match value {
+        ScalarValue::TimestampMicrosecond(Some(us), zone) => {
+            ScalarValue::TimestampMicrosecond(Some(us.checked_add(step.into())?), zone.clone())
+        }
+        ScalarValue::Date32(Some(days)) => ScalarValue::Date32(Some(days.checked_add(step.into())?)),
+        ScalarValue::Int64(Some(value)) => ScalarValue::Int64(Some(value.checked_add(step.into())?)),
+        ScalarValue::Int32(Some(value)) => ScalarValue::Int32(Some(value.checked_add(step.into())?)),
+        ScalarValue::Int16(Some(value)) => ScalarValue::Int16(Some(value.checked_add(step.into())?)),
+        _ => return None,
+    })
 }
 
 #[derive(Clone, Default)]
@@ -234,6 +280,26 @@ mod tests {
         check(&list(vec![int(4), int(1), int(9)], false), &[(3, Some(1), Some(9))]);
         check(&list(vec![int(4), int(1)], true), &[]);
         check(&list(vec![int(4), ScalarValue::Int64(None)], false), &[]);
+    }
+
+    #[test]
+    fn a_bound_is_exact_when_it_says_no_less_than_the_predicate() {
+        let check = |predicate: &Arc<dyn PhysicalExpr>, expected: Option<(Option<i64>, Option<i64>)>| {
+            let int = |value: Option<i64>| value.map(|value| ScalarValue::Int64(Some(value)));
+            let expected = expected.map(|(min, max)| Bound { column: 3, min: int(min), max: int(max) });
+            assert_eq!(exact_bound_of(predicate, &[Some(3), Some(4)]), expected, "{predicate}");
+        };
+        check(&compare("a", Operator::Gt, 5i64), Some((Some(6), None)));
+        check(&compare("a", Operator::Lt, 5i64), Some((None, Some(4))));
+        check(&compare("a", Operator::Eq, 5i64), Some((Some(5), Some(5))));
+        check(&compare("a", Operator::Gt, i64::MAX), None);
+        check(&compare("a", Operator::NotEq, 5i64), None);
+        check(&compare("b", Operator::GtEq, 5.0f64), None);
+        let turned = binary(lit(5i64), Operator::GtEq, col("a", &schema()).unwrap(), &schema()).unwrap();
+        check(&turned, Some((None, Some(5))));
+        let two = join(compare("a", Operator::Eq, 2i64), Operator::Or, compare("a", Operator::Eq, 7i64));
+        check(&two, None);
+        assert_eq!(exact_bound_of(&compare("a", Operator::Eq, 5i64), &[None]), None);
     }
 
     #[test]

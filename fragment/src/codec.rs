@@ -27,6 +27,8 @@ use crate::allowed::check_allowed;
 use crate::bound::Bound;
 use crate::functions;
 use crate::leaf::ChunkScanExec;
+use crate::metadata::MetadataAggregateExec;
+use crate::want::{Fact, Series, Want};
 
 /// Plans shorter than this cannot nest deeper than a decoder follows: 100 levels of at least two length-prefixed
 /// messages of 2 bytes each, a column and an operator's name.
@@ -150,6 +152,32 @@ struct Leaf {
     projection: Vec<u32>,
     #[prost(message, repeated, tag = "5")]
     bounds: Vec<LeafBound>,
+    #[prost(message, optional, tag = "6")]
+    series: Option<LeafSeries>,
+    /// Not empty when facts are wanted.
+    #[prost(message, repeated, tag = "7")]
+    facts: Vec<LeafFact>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeafSeries {
+    #[prost(uint32, repeated, tag = "1")]
+    key: Vec<u32>,
+    #[prost(uint32, tag = "2")]
+    time: u32,
+    #[prost(bool, tag = "3")]
+    first: bool,
+    #[prost(bool, tag = "4")]
+    last: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct LeafFact {
+    /// 1 rows, 2 count, 3 min, 4 max.
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    #[prost(uint32, tag = "2")]
+    column: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -176,7 +204,69 @@ impl TryFrom<&ChunkScanExec> for Leaf {
             schema: Some(leaf.table_schema().as_ref().try_into()?),
             projection: leaf.projection().iter().map(|column| narrow(*column)).collect::<Result<_>>()?,
             bounds: bounds.collect::<Result<_>>()?,
+            series: match leaf.want() {
+                Want::Series(series) => Some(LeafSeries::try_from(series)?),
+                Want::Rows | Want::Facts(_) => None,
+            },
+            facts: match leaf.want() {
+                Want::Facts(facts) => facts.iter().map(LeafFact::try_from).collect::<Result<_>>()?,
+                Want::Rows | Want::Series(_) => Vec::new(),
+            },
         })
+    }
+}
+
+impl TryFrom<&Series> for LeafSeries {
+    type Error = DataFusionError;
+
+    fn try_from(series: &Series) -> Result<Self> {
+        let key = series.key.iter().map(|column| narrow(*column)).collect::<Result<_>>()?;
+        Ok(Self { key, time: narrow(series.time)?, first: series.first, last: series.last })
+    }
+}
+
+impl TryFrom<&Fact> for LeafFact {
+    type Error = DataFusionError;
+
+    fn try_from(fact: &Fact) -> Result<Self> {
+        let kind = match fact {
+            Fact::Rows => 1,
+            Fact::Count(_) => 2,
+            Fact::Min(_) => 3,
+            Fact::Max(_) => 4,
+        };
+        Ok(Self { kind, column: narrow(fact.column().unwrap_or(0))? })
+    }
+}
+
+impl TryFrom<LeafFact> for Fact {
+    type Error = DataFusionError;
+
+    fn try_from(fact: LeafFact) -> Result<Self> {
+        let column = fact.column as usize;
+        match fact.kind {
+            1 => Ok(Self::Rows),
+            2 => Ok(Self::Count(column)),
+            3 => Ok(Self::Min(column)),
+            4 => Ok(Self::Max(column)),
+            kind => plan_err!("a leaf wants facts of the unknown kind {kind}"),
+        }
+    }
+}
+
+impl Leaf {
+    fn want(&self) -> Result<Want> {
+        match (&self.series, self.facts.as_slice()) {
+            (None, []) => Ok(Want::Rows),
+            (None, facts) => Ok(Want::Facts(facts.iter().map(|fact| Fact::try_from(*fact)).collect::<Result<_>>()?)),
+            (Some(series), []) => Ok(Want::Series(Series {
+                key: series.key.iter().map(|column| *column as usize).collect(),
+                time: series.time as usize,
+                first: series.first,
+                last: series.last,
+            })),
+            (Some(_), _) => plan_err!("a leaf wants series and facts at the same time"),
+        }
     }
 }
 
@@ -190,13 +280,15 @@ impl TryFrom<Leaf> for ChunkScanExec {
             .bounds
             .iter()
             .map(|bound| Ok(Bound { column: bound.column as usize, min: value(&bound.min)?, max: value(&bound.max)? }));
-        ChunkScanExec::try_new(
+        let want = leaf.want()?;
+        let scan = ChunkScanExec::try_new(
             TableId(leaf.table),
             SchemaVersion(leaf.schema_version),
             Arc::new(schema.try_into()?),
             leaf.projection.iter().map(|column| *column as usize).collect(),
             bounds.collect::<Result<_>>()?,
-        )
+        )?;
+        scan.with_want(want)
     }
 }
 
@@ -204,7 +296,8 @@ fn narrow(position: usize) -> Result<u32> {
     u32::try_from(position).map_err(|_| DataFusionError::Plan(format!("column {position}")))
 }
 
-/// Our leaf as an extension node. Functions travel by name and are found in the decoding context.
+/// Our own operators as extension nodes: the leaf, and with one input and nothing else to say, the aggregate of metadata.
+/// Functions travel by name and are found in the decoding context.
 #[derive(Debug)]
 struct Codec;
 
@@ -216,8 +309,10 @@ impl PhysicalExtensionCodec for Codec {
         _context: &TaskContext,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if !inputs.is_empty() {
-            return plan_err!("a chunk scan has no inputs");
+        match inputs {
+            [] => {}
+            [input] if bytes.is_empty() => return Ok(Arc::new(MetadataAggregateExec::try_new(Arc::clone(input))?)),
+            _ => return plan_err!("a chunk scan has no inputs"),
         }
         let leaf = Leaf::decode(bytes).map_err(|error| unreadable(&error))?;
         Ok(Arc::new(ChunkScanExec::try_from(leaf)?))
@@ -229,6 +324,9 @@ impl PhysicalExtensionCodec for Codec {
         bytes: &mut Vec<u8>,
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
+        if node.is::<MetadataAggregateExec>() {
+            return Ok(());
+        }
         let Some(leaf) = node.downcast_ref::<ChunkScanExec>() else {
             return plan_err!("a fragment cannot hold {}", node.name());
         };

@@ -1,4 +1,5 @@
-//! The leaf of a fragment: the rows of the chunks that a request names, as one partition without an order.
+//! The leaf of a fragment: the rows of the chunks that a request names, as one partition without an order; all of them,
+//! or those that the plan above needs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,10 +17,12 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
 use datafusion::prelude::SessionConfig;
+use datafusion::scalar::ScalarValue;
 use meridian_proto::{SchemaVersion, TableId};
 
 use crate::bound::{Bound, bounds_of, intersect};
 use crate::functions;
+use crate::want::{Series, Want};
 
 /// Reads chunks of one table. Only a description: its rows come from the [`ChunkSource`] of the [`TaskContext`].
 #[derive(Debug)]
@@ -29,18 +32,33 @@ pub struct ChunkScanExec {
     table_schema: SchemaRef,
     projection: Vec<usize>,
     bounds: Vec<Bound>,
+    want: Want,
     properties: Arc<PlanProperties>,
 }
 
 /// What a shard gives a leaf to read from.
 pub trait ChunkSource: Send + Sync {
-    /// Rows of the request's chunks: the columns at `projection` of the table's schema, in that order. Rows outside of
-    /// `bounds` may be left out.
-    fn open(&self, projection: &[usize], bounds: &[Bound]) -> Result<SendableRecordBatchStream>;
+    /// Rows of the request's chunks: the columns at the leaf's projection of the table's schema, in that order. Rows
+    /// outside of its bounds may be left out, and those that it does not want.
+    fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream>;
+
+    /// One answer per fact that the leaf wants, for the rows that the stream left out because their answers are known.
+    /// Asked once the stream has ended; `None`: it left out none.
+    fn facts(&self) -> Option<Vec<ScalarValue>> {
+        None
+    }
 }
 
 /// The extension under which a source travels in a session config, which wants a sized type.
 struct Source(Arc<dyn ChunkSource>);
+
+/// Where the leaf of a plan that runs in this context gets its rows.
+pub(crate) fn source_of(context: &TaskContext) -> Result<Arc<dyn ChunkSource>> {
+    match context.session_config().get_extension::<Source>() {
+        Some(source) => Ok(Arc::clone(&source.0)),
+        None => exec_err!("a chunk scan runs on a data node only"),
+    }
+}
 
 /// The context that a decoded fragment is executed with.
 #[must_use]
@@ -89,7 +107,8 @@ impl ChunkScanExec {
         )
         // The shard yields per batch. Said here, or the optimizer wraps the leaf in an operator that needs tokio.
         .with_scheduling_type(SchedulingType::Cooperative);
-        Ok(Self { table, schema_version, table_schema, projection, bounds, properties: Arc::new(properties) })
+        let properties = Arc::new(properties);
+        Ok(Self { table, schema_version, table_schema, projection, bounds, want: Want::Rows, properties })
     }
 
     #[must_use]
@@ -118,6 +137,17 @@ impl ChunkScanExec {
         &self.bounds
     }
 
+    #[must_use]
+    pub fn want(&self) -> &Want {
+        &self.want
+    }
+
+    /// The same leaf for what its plan needs.
+    pub fn with_want(&self, want: Want) -> Result<Self> {
+        want.validate(&self.table_schema)?;
+        Ok(Self { want, ..self.bounded(Vec::new()) })
+    }
+
     /// The same leaf, pruned by `bounds` as well.
     pub fn with_bounds(&self, bounds: Vec<Bound>) -> Result<Self> {
         validate_bounds(&self.table_schema, &bounds)?;
@@ -131,11 +161,19 @@ impl ChunkScanExec {
             table_schema: Arc::clone(&self.table_schema),
             projection: self.projection.clone(),
             bounds: intersect(&self.bounds, bounds),
+            want: self.want.clone(),
             properties: Arc::clone(&self.properties),
         }
     }
 
-    fn fits(&self, bound: &Bound) -> bool {
+    fn write_names(&self, columns: &[usize], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, column) in columns.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { "" } else { ", " }, self.table_schema.field(*column).name())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn fits(&self, bound: &Bound) -> bool {
         validate_bounds(&self.table_schema, std::slice::from_ref(bound)).is_ok()
     }
 }
@@ -156,16 +194,18 @@ fn validate_bounds(table_schema: &SchemaRef, bounds: &[Bound]) -> Result<()> {
 
 impl DisplayAs for ChunkScanExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (start, separator) = match format {
-            DisplayFormatType::TreeRender => ("", "\n"),
-            _ => ("ChunkScan: ", ", "),
-        };
-        write!(f, "{start}table={}{separator}columns=[", self.table)?;
-        for (index, column) in self.projection.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", self.table_schema.field(*column).name())?;
+        let separator = if format == DisplayFormatType::TreeRender { "\n" } else { ", " };
+        if format != DisplayFormatType::TreeRender {
+            write!(f, "{}: ", self.name())?;
         }
+        write!(f, "table={}{separator}columns=[", self.table)?;
+        self.write_names(&self.projection, f)?;
         write!(f, "]")?;
+        if let Want::Series(series) = &self.want {
+            write!(f, "{separator}key=[")?;
+            self.write_names(&series.key, f)?;
+            write!(f, "]")?;
+        }
         if self.bounds.is_empty() {
             return Ok(());
         }
@@ -180,7 +220,13 @@ impl DisplayAs for ChunkScanExec {
 
 impl ExecutionPlan for ChunkScanExec {
     fn name(&self) -> &'static str {
-        "ChunkScan"
+        match &self.want {
+            Want::Rows | Want::Facts(_) => "ChunkScan",
+            Want::Series(Series { first: false, last: false, .. }) => "SkipScan",
+            Want::Series(Series { first: false, last: true, .. }) => "LastPointScan",
+            Want::Series(Series { first: true, last: false, .. }) => "FirstPointScan",
+            Want::Series(Series { first: true, last: true, .. }) => "SeriesEndsScan",
+        }
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -214,10 +260,7 @@ impl ExecutionPlan for ChunkScanExec {
         if partition != 0 {
             return internal_err!("a chunk scan has one partition, not {partition}");
         }
-        match context.session_config().get_extension::<Source>() {
-            Some(source) => source.0.open(&self.projection, &self.bounds),
-            None => exec_err!("a chunk scan runs on a data node only"),
-        }
+        source_of(&context)?.open(self)
     }
 
     /// Takes bounds out of the filters above it and leaves the filters where they are.

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, assert_contains};
@@ -12,12 +15,17 @@ use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext, col};
+use datafusion::scalar::ScalarValue;
 use futures::executor::block_on;
-use meridian_fragment::{Bound, ChunkScanExec, ChunkSource, check_allowed, decode, encode, is_pushable, leaf_of};
+use meridian_fragment::{
+    ChunkScanExec, ChunkSource, Fact, SeriesOrder, Want, check_allowed, choose_leaf, decode, encode, is_pushable,
+    leaf_of,
+};
 use meridian_proto::types::SQL_TYPE_KEY;
 use meridian_proto::{SchemaVersion, SqlType, TableId};
 
@@ -25,7 +33,8 @@ use meridian_proto::{SchemaVersion, SqlType, TableId};
 struct Rows(Vec<RecordBatch>);
 
 impl ChunkSource for Rows {
-    fn open(&self, projection: &[usize], _bounds: &[Bound]) -> Result<SendableRecordBatchStream> {
+    fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream> {
+        let projection = leaf.projection();
         let batches: Vec<_> = self.0.iter().map(|batch| batch.project(projection)).collect::<Result<_, _>>()?;
         let schema = Arc::new(self.0[0].schema().project(projection)?);
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
@@ -150,6 +159,82 @@ fn a_leaf_is_shown_with_its_columns_and_bounds() {
     let leaf = leaf_of(&decoded).unwrap();
     assert_eq!((leaf.table(), leaf.schema_version()), (TableId(16384), SchemaVersion(1)));
     assert_eq!(*leaf.table_schema(), schema());
+}
+
+/// The uppermost aggregate of a statement.
+fn aggregate_of(sql: &str) -> Arc<dyn ExecutionPlan> {
+    let mut node = plan(sql);
+    while !node.is::<AggregateExec>() {
+        let child = Arc::clone(node.children()[0]);
+        node = child;
+    }
+    node
+}
+
+/// Answers for the first batch instead of returning it.
+struct Metadata;
+
+impl ChunkSource for Metadata {
+    fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream> {
+        Rows(batches()[1..].to_vec()).open(leaf)
+    }
+
+    fn facts(&self) -> Option<Vec<ScalarValue>> {
+        let first = &batches()[0];
+        let valid =
+            |column: usize| ScalarValue::Int64(Some((first.num_rows() - first.column(column).null_count()) as i64));
+        let rows = ScalarValue::Int64(Some(first.num_rows() as i64));
+        Some(vec![rows, valid(2), ScalarValue::Int64(Some(0)), ScalarValue::Int64(Some(499))])
+    }
+}
+
+#[test]
+fn metadata_adds_to_what_is_read() {
+    let sql = "select count(*), count(v), min(n), max(n) from t";
+    let whole = aggregate_of(sql);
+    let aggregate = whole.downcast_ref::<AggregateExec>().unwrap();
+    let partial: Arc<dyn ExecutionPlan> = Arc::new(
+        AggregateExec::try_new(
+            AggregateMode::Partial,
+            aggregate.group_expr().clone(),
+            aggregate.aggr_expr().to_vec(),
+            aggregate.filter_expr().to_vec(),
+            Arc::clone(aggregate.input()),
+            aggregate.input_schema(),
+        )
+        .unwrap(),
+    );
+    let chosen = choose_leaf(&partial, &SeriesOrder::default()).unwrap().unwrap();
+    let facts = vec![Fact::Rows, Fact::Count(2), Fact::Min(3), Fact::Max(3)];
+    assert_eq!(*leaf_of(&chosen).unwrap().want(), Want::Facts(facts));
+    let decoded = decode(&encode(&chosen).unwrap()).unwrap();
+    let context = meridian_fragment::task_context(Arc::new(Metadata), Arc::new(RuntimeEnv::default()), 8192);
+    let states = block_on(collect(decoded, context)).unwrap();
+    assert_eq!(states.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+    let states = concat_batches(&states[0].schema(), &states).unwrap();
+    let int = |column: usize| states.column(column).as_primitive::<Int64Type>().values().to_vec();
+    let read: usize = batches()[1..].iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(int(0), [read as i64, 500]);
+    assert_eq!((int(2), int(3)), (vec![500, 0], vec![800, 499]));
+}
+
+#[test]
+fn a_leaf_of_series_travels_and_is_shown() {
+    let order = SeriesOrder { segment_by: vec![1], time: Some(0) };
+    let chosen = |sql: &str| choose_leaf(&aggregate_of(sql), &order).unwrap();
+    let shown = |sql: &str| {
+        let plan = chosen(sql).unwrap_or_else(|| panic!("{sql}"));
+        let decoded = decode(&encode(&plan).unwrap()).unwrap();
+        assert_eq!(leaf_of(&decoded).unwrap().want(), leaf_of(&plan).unwrap().want());
+        displayable(decoded.as_ref()).indent(false).to_string()
+    };
+    assert_contains!(shown("select distinct host from t"), "SkipScan: table=16384, columns=[host], key=[host]");
+    assert_contains!(shown("select host, last(v, time) from t group by host"), "LastPointScan: table=16384");
+    assert_contains!(shown("select host, min(time) from t where n > 5 group by host"), "bounds=[n >= 6]");
+    assert!(chosen("select host, last(v, n) from t group by host").is_none());
+    assert!(chosen("select distinct v from t").is_none());
+    assert!(chosen("select host, max(time) from t where v > 5 group by host").is_none());
+    assert!(chosen("select host, max(time) from t where random() > 0.5 group by host").is_none());
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub(crate) struct StatementCatalog {
     pub database: String,
     /// Whether unqualified names are looked for in `public`.
     pub searches_public: bool,
+    /// Whether plans may read by other leaves than the plain scan.
+    pub leaves: bool,
 }
 
 impl StatementCatalog {
@@ -79,7 +81,8 @@ impl StatementCatalog {
     fn provider(&self, found: Found) -> Option<Arc<dyn TableProvider>> {
         match found {
             Found::Stored(table) => {
-                Some(Arc::new(MeridianTable::new(table, Arc::clone(&self.view), Arc::clone(&self.source))))
+                let (view, source) = (Arc::clone(&self.view), Arc::clone(&self.source));
+                Some(Arc::new(MeridianTable::new(table, view, source, self.leaves)))
             }
             Found::Pending(index) => {
                 let pending = &self.overlay.created[index];

@@ -14,7 +14,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use meridian_client::cluster::CatalogView;
-use meridian_fragment::leaf_of;
+use meridian_fragment::{Want, leaf_of};
 use serde_json::{Map, Value, json};
 
 use super::remote_scan::RemoteScanExec;
@@ -147,6 +147,7 @@ fn title(plan: &dyn ExecutionPlan) -> String {
         "UnionExec" => "Append".to_owned(),
         "WindowAggExec" | "BoundedWindowAggExec" => "WindowAgg".to_owned(),
         "DataSourceExec" => "Values Scan".to_owned(),
+        "MetadataAggregate" => "Metadata Aggregate".to_owned(),
         other => other.trim_end_matches("Exec").to_owned(),
     }
 }
@@ -222,13 +223,32 @@ fn draw_fragment(plan: &Arc<dyn ExecutionPlan>, scan: &RemoteScanExec) -> Drawn 
         if let Some((_, bounds)) = bounds.split_once("bounds=[") {
             details.push(("Bounds".to_owned(), json!(bounds.trim_end_matches(']'))));
         }
-        return Drawn { title: format!("Chunk Scan on {}", scan.table().name), details, children: vec![] };
+        if let Some(Want::Series(series)) = leaf_of(plan).map(|leaf| leaf.want()) {
+            let name = |column: &usize| scan.table().schema.columns.get(*column).map_or("?", |c| c.name.as_str());
+            let key: Vec<_> = series.key.iter().map(name).collect();
+            details.insert(0, ("Series Key".to_owned(), json!(key.join(", "))));
+        }
+        return Drawn {
+            title: format!("{} on {}", leaf_title(plan.name()), scan.table().name),
+            details,
+            children: vec![],
+        };
     }
     let child = draw_fragment(children[0], scan);
     if plan.is::<ProjectionExec>() {
         return child;
     }
     Drawn { title: title(plan.as_ref()), details: details(plan.as_ref()), children: vec![child] }
+}
+
+fn leaf_title(name: &str) -> &str {
+    match name {
+        "SkipScan" => "Skip Scan",
+        "LastPointScan" => "Last Point Scan",
+        "FirstPointScan" => "First Point Scan",
+        "SeriesEndsScan" => "Series Ends Scan",
+        _ => "Chunk Scan",
+    }
 }
 
 fn pushed(scan: &RemoteScanExec) -> Vec<&'static str> {
@@ -246,6 +266,9 @@ fn pushed(scan: &RemoteScanExec) -> Vec<&'static str> {
             "SortExec" => "top-N",
             "LocalLimitExec" | "GlobalLimitExec" => "limit",
             "FilterExec" => "filter",
+            "MetadataAggregate" => "metadata",
+            "SkipScan" => "skip scan",
+            "LastPointScan" | "FirstPointScan" | "SeriesEndsScan" => "series ends",
             "ProjectionExec" => "projection",
             _ => "",
         };

@@ -29,6 +29,8 @@ pub(crate) struct RemoteScanExec {
     fragment: Arc<dyn ExecutionPlan>,
     source: Arc<dyn FragmentSource>,
     properties: Arc<PlanProperties>,
+    /// Whether another leaf than the plain scan may be chosen.
+    leaves: bool,
     /// Encoded when the first partition starts.
     encoded: OnceLock<Bytes>,
     /// One per partition.
@@ -62,6 +64,7 @@ impl RemoteScanExec {
             fragment,
             source,
             properties: Arc::new(properties),
+            leaves: false,
             encoded: OnceLock::new(),
             traffic,
         })
@@ -69,7 +72,17 @@ impl RemoteScanExec {
 
     /// The same scan with another fragment over the same leaf.
     pub(crate) fn with_fragment(&self, fragment: Arc<dyn ExecutionPlan>) -> Result<Self> {
-        Self::try_new(Arc::clone(&self.table), Arc::clone(&self.targets), fragment, Arc::clone(&self.source))
+        let scan =
+            Self::try_new(Arc::clone(&self.table), Arc::clone(&self.targets), fragment, Arc::clone(&self.source))?;
+        Ok(scan.with_leaves(self.leaves))
+    }
+
+    pub(crate) fn with_leaves(self, leaves: bool) -> Self {
+        Self { leaves, ..self }
+    }
+
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves
     }
 
     pub(crate) fn fragment(&self) -> &Arc<dyn ExecutionPlan> {

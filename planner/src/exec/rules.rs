@@ -1,3 +1,4 @@
 //! Rules on physical plans, one per file.
 
+pub(crate) mod choose_leaf;
 pub(crate) mod push_down;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use meridian_client::cluster::CatalogView;
-use meridian_fragment::{Bound, ChunkScanExec, bounds_of};
+use meridian_fragment::{Bound, ChunkScanExec, bounds_of, neighbour};
 use meridian_proto::catalog::Table;
 
 use super::prune::prune;
@@ -27,12 +27,19 @@ pub(crate) struct MeridianTable {
     schema: SchemaRef,
     view: Arc<CatalogView>,
     source: Arc<dyn FragmentSource>,
+    leaves: bool,
 }
 
 impl MeridianTable {
-    pub(crate) fn new(table: Arc<Table>, view: Arc<CatalogView>, source: Arc<dyn FragmentSource>) -> Self {
+    /// `leaves`: whether it may be read by other leaves than the plain scan.
+    pub(crate) fn new(
+        table: Arc<Table>,
+        view: Arc<CatalogView>,
+        source: Arc<dyn FragmentSource>,
+        leaves: bool,
+    ) -> Self {
         let schema = table.schema.arrow();
-        Self { table, schema, view, source }
+        Self { table, schema, view, source, leaves }
     }
 
     /// Bounds of columns that the filters prove, for pruning.
@@ -72,20 +79,6 @@ fn without_excluded_end(mut bound: Bound, filter: &Expr) -> Bound {
         *end = Some(next);
     }
     bound
-}
-
-/// The value one step on, of types that have one.
-fn neighbour(value: &ScalarValue, step: i8) -> Option<ScalarValue> {
-    Some(match value {
-        ScalarValue::TimestampMicrosecond(Some(us), zone) => {
-            ScalarValue::TimestampMicrosecond(Some(us.checked_add(step.into())?), zone.clone())
-        }
-        ScalarValue::Date32(Some(days)) => ScalarValue::Date32(Some(days.checked_add(step.into())?)),
-        ScalarValue::Int64(Some(value)) => ScalarValue::Int64(Some(value.checked_add(step.into())?)),
-        ScalarValue::Int32(Some(value)) => ScalarValue::Int32(Some(value.checked_add(step.into())?)),
-        ScalarValue::Int16(Some(value)) => ScalarValue::Int16(Some(value.checked_add(step.into())?)),
-        _ => return None,
-    })
 }
 
 #[async_trait]
@@ -131,6 +124,6 @@ impl TableProvider for MeridianTable {
         };
         let source = Arc::clone(&self.source);
         let scan = RemoteScanExec::try_new(Arc::clone(&self.table), Arc::new(targets), fragment, source)?;
-        Ok(Arc::new(scan))
+        Ok(Arc::new(scan.with_leaves(self.leaves)))
     }
 }

@@ -20,7 +20,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use meridian_client::cluster::CatalogView;
 use meridian_client::cluster::split::split;
-use meridian_fragment::{Bound, ChunkSource, decode, leaf_of, task_context};
+use meridian_fragment::{ChunkScanExec, ChunkSource, decode, leaf_of, task_context};
 use meridian_pgtypes::Encoder;
 use meridian_proto::TableId;
 use meridian_proto::time::US_PER_DAY;
@@ -48,8 +48,8 @@ struct MemorySource {
 struct Rows(RecordBatch);
 
 impl ChunkSource for Rows {
-    fn open(&self, projection: &[usize], _bounds: &[Bound]) -> Result<SendableRecordBatchStream> {
-        let batch = self.0.project(projection)?;
+    fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream> {
+        let batch = self.0.project(leaf.projection())?;
         let schema = batch.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(async move { Ok(batch) }))))
     }
@@ -113,6 +113,7 @@ impl Bench {
             source: Arc::clone(&source) as Arc<dyn FragmentSource>,
             database: "meridian".to_owned(),
             searches_public: true,
+            leaves: true,
         };
         let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown)]);
         Self { base, catalog, source, zone: zone.to_owned() }

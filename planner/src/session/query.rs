@@ -60,7 +60,9 @@ impl Session {
         let overlay = self.transaction.as_ref().map_or_else(Overlay::default, |open| open.overlay.clone());
         let path = self.settings().text("search_path").to_owned();
         let searches_public = path.split(',').any(|schema| schema.trim().trim_matches('"') == PUBLIC);
-        StatementCatalog { view, overlay: Arc::new(overlay), source, database: self.database.clone(), searches_public }
+        let (overlay, database) = (Arc::new(overlay), self.database.clone());
+        let leaves = self.settings().is_on("meridian.enable_leaves");
+        StatementCatalog { view, overlay, source, database, searches_public, leaves }
     }
 
     /// A catalog to analyse a statement by, not to read: the newest that is here, or a confirmed one.

@@ -1,5 +1,6 @@
 //! Moves operators into the fragments of the remote scans below them: filters, projections, partial aggregates, top-N,
-//! limits. What the fragment's language takes, and each shard can do for itself, is done there.
+//! limits. What the fragment's language takes, and each shard can do for itself, is done there. An aggregate may choose
+//! another leaf on its way.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
 use meridian_fragment::{check_allowed, is_pushable};
 
+use super::choose_leaf::choose_leaf;
 use crate::exec::remote_scan::RemoteScanExec;
 
 /// A shard sorts in memory, without spilling: it keeps at most this many rows of a top-N.
@@ -42,6 +44,9 @@ fn absorb(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionP
     let Some(scan) = scan.filter(|_| is_wanted(plan.as_ref()) && is_pushable(plan.as_ref())) else {
         return Ok(Transformed::no(plan));
     };
+    if let Some(better) = choose_leaf(&plan, scan)? {
+        return Ok(Transformed::yes(better));
+    }
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
     let fragment = Arc::clone(&plan).replace_children(vec![Arc::clone(scan.fragment())], options)?;
     if check_allowed(&fragment).is_err() {

@@ -163,3 +163,41 @@ fn windows_ctes_unions_and_distinct_work() {
     assert_eq!(bench.texts("SELECT DISTINCT host FROM metrics ORDER BY host DESC LIMIT 1"), ["host_7"]);
     assert_eq!(bench.texts("SELECT count(*) FROM generate_series(1, 10)"), ["10"]);
 }
+
+#[test]
+fn aggregates_choose_the_leaf_that_reads_least() {
+    let bench = Bench::new();
+    let leaf = |sql: &str| fragment(&bench, sql).last().cloned().unwrap();
+    for (sql, expected) in [
+        ("SELECT DISTINCT host FROM metrics", "SkipScan"),
+        ("SELECT DISTINCT host FROM metrics WHERE host LIKE 'host%'", "SkipScan"),
+        ("SELECT DISTINCT host FROM metrics WHERE v > 5", "ChunkScan"),
+        ("SELECT DISTINCT host, v FROM metrics", "ChunkScan"),
+        ("SELECT host, last(v, time) FROM metrics GROUP BY host", "LastPointScan"),
+        ("SELECT host, first(v, time) FROM metrics WHERE time > '1970-01-02' GROUP BY host", "FirstPointScan"),
+        ("SELECT host, last(v, time), count(*) FROM metrics GROUP BY host", "ChunkScan"),
+        ("SELECT host, last(v, time) FILTER (WHERE v > 5) FROM metrics GROUP BY host", "ChunkScan"),
+        ("SELECT DISTINCT ON (host) host, time, v FROM metrics ORDER BY host, time DESC", "LastPointScan"),
+        ("SELECT DISTINCT ON (host) host, time, v FROM metrics ORDER BY host, v DESC", "ChunkScan"),
+    ] {
+        assert_eq!(leaf(sql), expected, "{sql}\n{}", tree(&bench, sql));
+    }
+    let metadata = |sql: &str| fragment(&bench, sql)[0] == "MetadataAggregate";
+    assert!(metadata("SELECT count(*) FROM metrics"));
+    assert!(metadata("SELECT count(v), min(time), max(v) FROM metrics WHERE time >= '1970-01-02'"));
+    assert!(metadata("SELECT count(*) FROM metrics WHERE host = 'host_1'"), "on one shard, too");
+    assert!(!metadata("SELECT count(*) FROM metrics WHERE v > 5"));
+    assert!(!metadata("SELECT count(DISTINCT v) FROM metrics"));
+    assert!(!metadata("SELECT count(*), avg(v) FROM metrics"));
+    let lines = explain(&bench, "SELECT DISTINCT host FROM metrics").join("\n");
+    assert!(lines.contains("Skip Scan on metrics") && lines.contains("Series Key: host"), "{lines}");
+    assert_eq!(bench.texts("SELECT count(*) FROM metrics WHERE host = 'host_1'"), ["72"]);
+}
+
+#[test]
+fn leaves_can_be_turned_off() {
+    let mut bench = Bench::new();
+    bench.catalog.leaves = false;
+    assert_eq!(fragment(&bench, "SELECT DISTINCT host FROM metrics").last().unwrap(), "ChunkScan");
+    assert_eq!(fragment(&bench, "SELECT count(*) FROM metrics")[0], "AggregateExec");
+}

@@ -1,0 +1,196 @@
+//! Which leaf serves an aggregate: one that answers from metadata, one that reads the ends of series, one that skips from
+//! series to series, or the plain one. Chosen by the plan alone, so that EXPLAIN shows it; where the data does not fit
+//! (fresh rows, segments sorted otherwise), the leaf reads on as the plain one does.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
+
+use crate::bound::{Bound, exact_bound_of};
+use crate::leaf::ChunkScanExec;
+use crate::metadata::{MetadataAggregateExec, fact_of};
+use crate::want::{Series, Want};
+
+/// How a table's segments are sorted, as far as the gateway knows: positions in the table's schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeriesOrder {
+    pub segment_by: Vec<usize>,
+    pub time: Option<usize>,
+}
+
+/// The aggregate over a better leaf, when there is one. `aggregate` is at the top of a fragment.
+pub fn choose_leaf(aggregate: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(node) = aggregate.downcast_ref::<AggregateExec>() else { return Ok(None) };
+    let Some(trace) = trace(node.input()).filter(|trace| *trace.leaf.want() == Want::Rows) else { return Ok(None) };
+    let group = node.group_expr();
+    if group.has_grouping_set() || node.filter_expr().iter().any(Option::is_some) {
+        return Ok(None);
+    }
+    if *node.mode() == AggregateMode::Partial && group.is_empty() {
+        if let Some((facts, bounds)) = facts_of(node, &trace) {
+            let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Facts(facts))?;
+            let partial = with_leaf(aggregate, leaf)?;
+            return Ok(Some(Arc::new(MetadataAggregateExec::try_new(partial)?)));
+        }
+    }
+    match series_of(node, &trace, order) {
+        Some((series, bounds)) => {
+            let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Series(series))?;
+            with_leaf(aggregate, leaf).map(Some)
+        }
+        None => Ok(None),
+    }
+}
+
+/// Operators that neither make up rows nor lose any but by predicates, down to the leaf.
+struct Trace<'a> {
+    leaf: &'a ChunkScanExec,
+    /// Where each output column comes from; `None` when it is computed.
+    columns: Vec<Option<usize>>,
+    /// With the columns of their inputs.
+    predicates: Vec<(&'a Arc<dyn PhysicalExpr>, Vec<Option<usize>>)>,
+}
+
+fn trace(node: &Arc<dyn ExecutionPlan>) -> Option<Trace<'_>> {
+    if let Some(leaf) = node.downcast_ref::<ChunkScanExec>() {
+        let columns = leaf.projection().iter().copied().map(Some).collect();
+        return Some(Trace { leaf, columns, predicates: Vec::new() });
+    }
+    if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        let mut trace = trace(filter.input())?;
+        if filter.fetch().is_some() {
+            return None;
+        }
+        let conjuncts = split_conjunction(filter.predicate());
+        trace.predicates.extend(conjuncts.into_iter().map(|predicate| (predicate, trace.columns.clone())));
+        if let Some(projection) = filter.projection() {
+            trace.columns = projection.iter().map(|column| trace.columns.get(*column).copied().flatten()).collect();
+        }
+        return Some(trace);
+    }
+    let projection = node.downcast_ref::<ProjectionExec>()?;
+    let mut trace = trace(projection.input())?;
+    trace.columns = projection.expr().iter().map(|item| source_of(&item.expr, &trace.columns)).collect();
+    Some(trace)
+}
+
+fn source_of(expr: &Arc<dyn PhysicalExpr>, columns: &[Option<usize>]) -> Option<usize> {
+    columns.get(expr.downcast_ref::<Column>()?.index()).copied().flatten()
+}
+
+/// The table's columns that an expression reads, when it reads nothing else and always gives the same for them.
+fn columns_of(expr: &Arc<dyn PhysicalExpr>, columns: &[Option<usize>]) -> Option<Vec<usize>> {
+    if expr.exists(|node| Ok(node.is_volatile_node())).unwrap_or(true) {
+        return None;
+    }
+    collect_columns(expr).iter().map(|column| columns.get(column.index()).copied().flatten()).collect()
+}
+
+/// The questions of all aggregates, and the predicate as bounds.
+fn facts_of(node: &AggregateExec, trace: &Trace<'_>) -> Option<(Vec<crate::want::Fact>, Vec<Bound>)> {
+    let exact = |(predicate, columns): &(&Arc<dyn PhysicalExpr>, Vec<Option<usize>>)| {
+        exact_bound_of(predicate, columns).filter(|bound| trace.leaf.fits(bound))
+    };
+    let bounds = trace.predicates.iter().map(exact).collect::<Option<Vec<_>>>()?;
+    let facts: Vec<_> =
+        node.aggr_expr().iter().map(|function| fact_of(function, &trace.columns)).collect::<Option<_>>()?;
+    (!facts.is_empty()).then_some((facts, bounds))
+}
+
+/// What a function needs to see of each series, beside the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    AnyRow,
+    First,
+    Last,
+}
+
+/// The rows that decide about the groups, when groups are made of whole series.
+fn series_of(node: &AggregateExec, trace: &Trace<'_>, order: &SeriesOrder) -> Option<(Series, Vec<Bound>)> {
+    let time = order.time.filter(|time| !trace.leaf.table_schema().field(*time).is_nullable())?;
+    let mut key = Vec::new();
+    for (expr, _) in node.group_expr().expr() {
+        key.extend(columns_of(expr, &trace.columns)?);
+    }
+    let (mut first, mut last) = (false, false);
+    let group = key.clone();
+    for function in node.aggr_expr() {
+        match needs_of(function, trace, &group, time)? {
+            (Needs::First, _) => first = true,
+            (Needs::Last, _) => last = true,
+            (Needs::AnyRow, columns) => key.extend(columns),
+        }
+    }
+    let mut bounds = Vec::new();
+    for (predicate, columns) in &trace.predicates {
+        match exact_bound_of(predicate, columns).filter(|bound| trace.leaf.fits(bound)) {
+            Some(bound) => bounds.push(bound),
+            // It takes or leaves whole series.
+            None => key.extend(columns_of(predicate, columns)?),
+        }
+    }
+    key.sort_unstable();
+    key.dedup();
+    let is_sorted = key.iter().all(|column| order.segment_by.contains(column));
+    // Without series to skip to, any row would be the first one, and nobody asks for that.
+    let is_worth_it = !key.is_empty() || first || last;
+    (is_sorted && is_worth_it).then_some((Series { key, time, first, last }, bounds))
+}
+
+/// What a function needs; with [`Needs::AnyRow`], the columns that must be constant within a series.
+fn needs_of(
+    function: &AggregateFunctionExpr,
+    trace: &Trace<'_>,
+    group: &[usize],
+    time: usize,
+) -> Option<(Needs, Vec<usize>)> {
+    if function.is_distinct() || function.ignore_nulls() {
+        return None;
+    }
+    let arguments = function.expressions();
+    let is_volatile = |expr: &Arc<dyn PhysicalExpr>| expr.exists(|node| Ok(node.is_volatile_node())).unwrap_or(true);
+    if arguments.iter().any(is_volatile) {
+        return None;
+    }
+    let source = |expr: &Arc<dyn PhysicalExpr>| source_of(expr, &trace.columns);
+    let ordered = !function.order_bys().is_empty();
+    match (function.fun().name(), arguments.as_slice()) {
+        ("first", [_, at]) if !ordered && source(at) == Some(time) => Some((Needs::First, vec![])),
+        ("last", [_, at]) if !ordered && source(at) == Some(time) => Some((Needs::Last, vec![])),
+        ("min", [of]) if source(of) == Some(time) => Some((Needs::First, vec![])),
+        ("max", [of]) if source(of) == Some(time) => Some((Needs::Last, vec![])),
+        ("min" | "max", [of]) => Some((Needs::AnyRow, columns_of(of, &trace.columns)?)),
+        (name @ ("first_value" | "last_value"), [_]) => {
+            let mut sorts = function.order_bys().iter();
+            // What a group has only one value of sorts nothing within it.
+            let deciding = sorts.find(|sort| source(&sort.expr).is_none_or(|column| !group.contains(&column)));
+            let Some(sort) = deciding else { return Some((Needs::AnyRow, vec![])) };
+            if source(&sort.expr) != Some(time) {
+                return None;
+            }
+            // All rows of the end's time are read, so that what comes behind in the order still decides among them.
+            let is_last = sort.options.descending == (name == "first_value");
+            Some((if is_last { Needs::Last } else { Needs::First }, vec![]))
+        }
+        _ => None,
+    }
+}
+
+/// The same plan over another leaf.
+fn with_leaf(node: &Arc<dyn ExecutionPlan>, leaf: ChunkScanExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let children = node.children();
+    let [child] = children.as_slice() else { return Ok(Arc::new(leaf)) };
+    let child = with_leaf(child, leaf)?;
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Arc::clone(node).replace_children(vec![child], options)
+}

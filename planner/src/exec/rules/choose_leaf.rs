@@ -1,0 +1,71 @@
+//! Chooses the leaf of a fragment when an aggregate moves into it: metadata for whole pieces, the ends of series, one row
+//! per series. `meridian.enable_leaves` turns it off.
+
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
+use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
+use meridian_fragment::{MetadataAggregateExec, SeriesOrder, check_allowed};
+use meridian_proto::catalog::Table;
+
+use crate::exec::remote_scan::RemoteScanExec;
+
+/// `plan`, an aggregate over the scan that may be pushed into it, as a plan with a better leaf; `None`: there is none.
+pub(super) fn choose_leaf(
+    plan: &Arc<dyn ExecutionPlan>,
+    scan: &RemoteScanExec,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(aggregate) = plan.downcast_ref::<AggregateExec>().filter(|_| scan.leaves()) else { return Ok(None) };
+    let order = order_of(scan.table());
+    if let Some(partial) = partial_of(aggregate, scan)?
+        && let Some(fragment) = meridian_fragment::choose_leaf(&partial, &order)?
+        && fragment.is::<MetadataAggregateExec>()
+        && check_allowed(&fragment).is_ok()
+    {
+        // Metadata speaks in states: someone has to finish them.
+        let remote: Arc<dyn ExecutionPlan> = Arc::new(scan.with_fragment(fragment)?);
+        let last = AggregateExec::try_new(
+            AggregateMode::Final,
+            aggregate.group_expr().as_final(),
+            aggregate.aggr_expr().to_vec(),
+            aggregate.filter_expr().to_vec(),
+            remote,
+            aggregate.input_schema(),
+        )?;
+        return Ok(Some(Arc::new(last)));
+    }
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    let fragment = Arc::clone(plan).replace_children(vec![Arc::clone(scan.fragment())], options)?;
+    match meridian_fragment::choose_leaf(&fragment, &order)? {
+        Some(fragment) if check_allowed(&fragment).is_ok() => Ok(Some(Arc::new(scan.with_fragment(fragment)?))),
+        _ => Ok(None),
+    }
+}
+
+/// The first half of an aggregate that does all of its work in one place, over the scan's fragment.
+fn partial_of(aggregate: &AggregateExec, scan: &RemoteScanExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let is_whole = matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned);
+    if !is_whole || !aggregate.group_expr().is_empty() {
+        return Ok(None);
+    }
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        aggregate.group_expr().clone(),
+        aggregate.aggr_expr().to_vec(),
+        aggregate.filter_expr().to_vec(),
+        Arc::clone(scan.fragment()),
+        aggregate.input_schema(),
+    )?;
+    Ok(Some(Arc::new(partial)))
+}
+
+/// How the table's segments are sorted when nothing else was said: by space key, then time.
+fn order_of(table: &Table) -> SeriesOrder {
+    let position = |column| table.schema.position_of(column);
+    table.hypertable().map_or_else(SeriesOrder::default, |hypertable| SeriesOrder {
+        segment_by: hypertable.space.iter().filter_map(|dimension| position(dimension.column)).collect(),
+        time: position(hypertable.time_column),
+    })
+}
