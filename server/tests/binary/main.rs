@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod demo;
 mod disk;
+mod leaves;
 mod membership;
 mod queries;
 mod refusals;

@@ -1,0 +1,134 @@
+//! Queries that leaves of their own answer: the same rows as the plain scan gives, from segments, from fresh rows and
+//! from both, and EXPLAIN says which leaf it was.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{Cluster, Node, PATIENCE, Sql};
+
+/// Each with the leaf that it is planned with.
+const QUERIES: &[(&str, &str)] = &[
+    ("SELECT count(*) FROM m", "Metadata Aggregate"),
+    ("SELECT count(*), count(note), min(time), max(time), min(n), max(n) FROM m", "Metadata Aggregate"),
+    ("SELECT min(device), max(device), min(value), max(value) FROM m", "Metadata Aggregate"),
+    ("SELECT count(*) FROM m WHERE time >= '2024-01-02Z' AND time < '2024-01-03 07:30Z'", "Metadata Aggregate"),
+    ("SELECT count(*), max(n) FROM m WHERE time > '2024-01-03Z' AND device = 'd3'", "Metadata Aggregate"),
+    ("SELECT max(time) FROM m WHERE n > 1000000", "Metadata Aggregate"),
+    ("SELECT device, last(value, time), last(n, time) FROM m GROUP BY device ORDER BY 1", "Last Point Scan"),
+    ("SELECT device, first(n, time) FROM m WHERE time >= '2024-01-02Z' GROUP BY device ORDER BY 1", "First Point Scan"),
+    ("SELECT device, min(time), max(time) FROM m GROUP BY device ORDER BY 1", "Series Ends Scan"),
+    ("SELECT last(n, time) FROM m", "Last Point Scan"),
+    ("SELECT DISTINCT ON (device) device, time, value, n, note FROM m ORDER BY device, time DESC", "Last Point Scan"),
+    (
+        "SELECT DISTINCT ON (device) device, n FROM m WHERE device IN ('d1', 'd5', 'd9') ORDER BY device, time DESC",
+        "Last Point Scan",
+    ),
+    ("SELECT DISTINCT ON (device) device, n FROM m ORDER BY device, time", "First Point Scan"),
+    ("SELECT DISTINCT device FROM m ORDER BY 1", "Skip Scan"),
+    ("SELECT DISTINCT device FROM m WHERE time < '2024-01-01 02:00Z' ORDER BY 1", "Skip Scan"),
+    ("SELECT count(DISTINCT device) FROM m", "Skip Scan"),
+    ("SELECT upper(device), count(*) FROM m GROUP BY 1 ORDER BY 1", "Chunk Scan"),
+    ("SELECT sum(n), count(*) FROM m WHERE value > 5 AND device = 'd2'", "Chunk Scan"),
+    (
+        "SELECT n FROM m WHERE device = 'd2' AND time BETWEEN '2024-01-02Z' AND '2024-01-02 01:00Z' ORDER BY n",
+        "Chunk Scan",
+    ),
+    ("SELECT count(*) FROM m WHERE n % 2 = 0", "Chunk Scan"),
+];
+
+async fn create(sql: &Sql) {
+    sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text)").await;
+    sql.run("SELECT create_hypertable('m', 'time', chunk_time_interval => INTERVAL '1 day', partitioning_column => 'device', number_partitions => 4)").await;
+    sql.run("SET timezone = 'UTC'").await;
+}
+
+/// Rows from `first` on: ten devices, one of them without a name, a row every 40 seconds; no two of a device at one time.
+async fn copy_rows(sql: &Sql, first: usize, count: usize) {
+    let mut lines = String::new();
+    for row in first..first + count {
+        let seconds = row * 4;
+        let (day, hour, minute, second) = (1 + seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let device = match row % 10 {
+            0 => "\\N".to_owned(),
+            device => format!("d{device}"),
+        };
+        let value = (row * 7919 % 1000) as f64 / 100.0;
+        let note = if row % 3 == 0 { "\\N" } else { "noted" };
+        lines.push_str(&format!(
+            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note}\n",
+            row * 31 % 10_007
+        ));
+    }
+    sql.copy("COPY m FROM STDIN WITH (FORMAT csv, NULL '\\N')", &lines).await.unwrap();
+}
+
+async fn check_all(sql: &Sql) {
+    for (query, leaf) in QUERIES {
+        sql.run("SET meridian.enable_leaves = off").await;
+        let expected = sql.rows(query).await;
+        let plain = sql.rows(&format!("EXPLAIN {query}")).await.join("\n");
+        sql.run("SET meridian.enable_leaves = on").await;
+        let plan = sql.rows(&format!("EXPLAIN {query}")).await.join("\n");
+        assert!(plan.contains(leaf), "{query}: no {leaf} in\n{plan}");
+        assert!(plain.contains("Chunk Scan") && !plain.contains("Metadata"), "{query}:\n{plain}");
+        // Twice: from the file, then from what was kept of it.
+        for _ in 0..2 {
+            assert_eq!(sql.rows(query).await, expected, "{query}\n{plan}");
+        }
+    }
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        if path.is_dir() {
+            found.extend(segments(&path));
+        } else if path.extension().is_some_and(|extension| extension == "seg") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn leaves_give_the_rows_of_the_plain_scan_over_segments_and_fresh_rows() {
+    let node = Node::start_with(&["--shards", "2", "--set", "data.memtable=1MiB"]);
+    let sql = node.connect().await;
+    create(&sql).await;
+    for part in 0..3 {
+        copy_rows(&sql, part * 20_000, 20_000).await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while segments(node.folder()).is_empty() {
+        assert!(Instant::now() < deadline, "no segment was flushed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    check_all(&sql).await;
+    // Late and new rows beside the segments.
+    sql.run(
+        "INSERT INTO m VALUES ('2024-01-01 00:00:00.5Z', 'd1', -1, -5, 'late'), ('2024-01-09Z', 'new', 0, 0, NULL)",
+    )
+    .await;
+    check_all(&sql).await;
+    // A transaction's own rows, and none of anybody else's.
+    sql.run("BEGIN; INSERT INTO m VALUES ('2024-01-10Z', 'd2', 1e9, 77, 'mine'), ('2024-01-10Z', NULL, 1, 1, 'mine')")
+        .await;
+    let other = node.connect().await;
+    assert_eq!(other.one("SELECT count(*) FROM m WHERE note = 'mine'").await, "0");
+    let before = other.one("SELECT count(*) FROM m").await;
+    check_all(&sql).await;
+    sql.run("COMMIT").await;
+    assert_eq!(other.one("SELECT count(*) FROM m").await, (before.parse::<u64>().unwrap() + 2).to_string());
+    check_all(&other).await;
+}
+
+#[tokio::test]
+async fn leaves_work_on_several_data_nodes() {
+    let cluster = Cluster::start(1, 3);
+    let sql = cluster.connect().await;
+    create(&sql).await;
+    copy_rows(&sql, 0, 60_000).await;
+    check_all(&sql).await;
+    assert_eq!(sql.one("SELECT count(*) FROM m").await, "60000");
+}
