@@ -2,6 +2,7 @@
 //! and so has the same catalog: applying is synchronous, total and pure. A refused command is an ordinary answer.
 
 mod chunks;
+mod compression;
 mod groups;
 mod history;
 mod hypertables;
@@ -107,6 +108,7 @@ impl Catalog {
             Command::CreateTable(create) => self.create_table(version, create),
             Command::DropTable { namespace, name, if_exists } => self.drop_table(&namespace, &name, if_exists),
             Command::CreateHypertable(create) => self.create_hypertable(create),
+            Command::SetCompression(set) => self.set_compression(&set),
             Command::AllocateChunks { cells } => self.allocate_chunks(&cells),
             Command::JoinNode(join) => self.join_node(join),
             Command::StartNode { node, incarnation, address, sql_address, shards } => {

@@ -1,5 +1,6 @@
 //! The catalog's nouns. Meta owns and changes them; everyone else reads them through a `CatalogView`.
 
+use crate::compression::Compression;
 use crate::ids::{CatalogVersion, ChunkId, ColumnId, Epoch, GroupId, Incarnation, NodeId, ProducerId, Slot, TableId};
 use crate::schema::TableSchema;
 use crate::time::{TimeRange, TimeUs};
@@ -38,6 +39,8 @@ pub struct Hypertable {
     pub chunk_interval_us: i64,
     /// Hash dimensions, in order.
     pub space: Vec<SpaceDimension>,
+    /// `None`: compression is not enabled.
+    pub compression: Option<Compression>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Commands to the catalog: what a Raft entry asks for. Meta answers each with a [`Reply`] or a refusal.
 
 use crate::catalog::{Cell, NodeRole, NodeState};
+use crate::compression::CompressionChange;
 use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
 use crate::schema::Column;
 
@@ -14,6 +15,7 @@ pub enum Command {
         if_exists: bool,
     },
     CreateHypertable(CreateHypertable),
+    SetCompression(SetCompression),
     /// Idempotent: cells that have a chunk keep it.
     AllocateChunks {
         cells: Vec<Cell>,
@@ -79,6 +81,15 @@ pub struct CreateHypertable {
     pub if_not_exists: bool,
     /// The table's chunks, sealed by their primaries without a row in these epochs. Refused when there is another one.
     pub sealed: Vec<(ChunkId, Epoch)>,
+}
+
+/// `ALTER TABLE ... SET (timescaledb.compress ...)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetCompression {
+    pub namespace: String,
+    pub table: String,
+    /// `None`: compression is turned off.
+    pub change: Option<CompressionChange>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,9 +41,10 @@ impl Catalog {
 
         // Nothing is refused from here on.
         self.counters.hypertable += 1;
-        let hypertable = Hypertable { id: self.counters.hypertable, time_column: time.id, chunk_interval_us, space };
+        let id_given = self.counters.hypertable;
+        let hypertable = Hypertable { id: id_given, time_column: time.id, chunk_interval_us, space, compression: None };
         self.turn_into_hypertable(&table, hypertable, replication_factor, &pinned);
-        Ok(Reply::Hypertable { id: self.counters.hypertable, table: id, created: true })
+        Ok(Reply::Hypertable { id: id_given, table: id, created: true })
     }
 
     fn turn_into_hypertable(

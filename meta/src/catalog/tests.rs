@@ -1,7 +1,8 @@
 //! What commands come to, one sentence each.
 
 use meridian_proto::catalog::{NodeState, PlacementGroup, TableKind};
-use meridian_proto::command::{CreateHypertable, CreateTable, JoinNode};
+use meridian_proto::command::{CreateHypertable, CreateTable, JoinNode, SetCompression};
+use meridian_proto::compression::{Compression, CompressionChange, OrderBy};
 use meridian_proto::schema::Column;
 use meridian_proto::{ColumnId, Epoch, Incarnation, ProducerId, SchemaVersion, Sequence, Slot, SqlType, TimeUs};
 use rand::{Rng, SeedableRng};
@@ -121,6 +122,12 @@ fn hyper(table: &str, space: &[(&str, Option<u32>)]) -> CreateHypertable {
 
 fn create_hypertable(table: &str, space: &[(&str, Option<u32>)]) -> Command {
     Command::CreateHypertable(hyper(table, space))
+}
+
+fn compress(table: &str, segment_by: &[&str]) -> Command {
+    let segment_by = Some(segment_by.iter().map(|name| (*name).to_owned()).collect());
+    let change = Some(CompressionChange { segment_by, order_by: None });
+    Command::SetCompression(SetCompression { namespace: "public".into(), table: table.into(), change })
 }
 
 const WEEK: i64 = 7 * 86_400_000_000;
@@ -281,6 +288,29 @@ fn what_cannot_be_a_hypertable_is_refused_as_timescaledb_does() {
     let again = CreateHypertable { if_not_exists: true, ..hyper("cpu", &[]) };
     let notice = "table \"cpu\" is already a hypertable, skipping";
     assert_eq!(lab.ok(Command::CreateHypertable(again)), Reply::Skipped(notice.into()));
+}
+
+#[test]
+fn compression_settings_are_those_of_the_last_change_and_checked_as_timescaledb_does() {
+    let mut lab = Lab::new(1);
+    lab.ok(create_table("cpu"));
+    lab.refused(compress("mem", &[]), "42P01", "relation \"mem\" does not exist");
+    lab.refused(compress("cpu", &[]), "TS001", "table \"cpu\" is not a hypertable");
+    lab.ok(create_hypertable("cpu", &[("host", Some(4))]));
+    assert_eq!(lab.table("cpu").hypertable().unwrap().compression, None);
+    lab.refused(compress("cpu", &["nix"]), "42601", "column \"nix\" does not exist");
+    lab.ok(compress("cpu", &["host", "rack"]));
+    let expected =
+        Compression { segment_by: vec![ColumnId(2), ColumnId(3)], order_by: vec![OrderBy::newest_first(ColumnId(1))] };
+    assert_eq!(lab.table("cpu").hypertable().unwrap().compression, Some(expected));
+    lab.catalog.take_changed();
+    assert_eq!(Catalog::decode(&lab.catalog.encode()), Ok(lab.catalog.clone()));
+    let version = lab.catalog.version();
+    lab.ok(compress("cpu", &["host", "rack"]));
+    assert_eq!(lab.catalog.version(), version, "the same settings are no change");
+    let off = SetCompression { namespace: "public".into(), table: "cpu".into(), change: None };
+    lab.ok(Command::SetCompression(off));
+    assert_eq!(lab.table("cpu").hypertable().unwrap().compression, None);
 }
 
 #[test]
@@ -583,7 +613,7 @@ fn every_seed_keeps_the_promises_and_gives_equal_members() {
 fn random_command(random: &mut ChaCha8Rng) -> Command {
     let name = ["a", "b", "c"][random.random_range(0..3)];
     let node = NodeId(random.random_range(1..6));
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0 | 1 => create_table(name),
         2 => Command::DropTable { namespace: "public".into(), name: name.into(), if_exists: random.random_bool(0.5) },
         3 => create_hypertable(name, &[]),
@@ -599,6 +629,7 @@ fn random_command(random: &mut ChaCha8Rng) -> Command {
         10 => {
             Command::ReopenChunk { chunk: ChunkId(random.random_range(0..9)), epoch: Epoch(random.random_range(1..4)) }
         }
+        11 => compress(name, [&["host"], &["time"], &[] as &[&str]][random.random_range(0..3)]),
         _ => {
             let state = [NodeState::Live, NodeState::Dead, NodeState::Draining][random.random_range(0..3)];
             Command::SetNodeState { node, state }

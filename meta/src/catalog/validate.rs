@@ -44,7 +44,15 @@ impl Catalog {
         check(time.is_some_and(|column| column.not_null), || format!("table {id} has times that may be null"))?;
         check(hypertable.chunk_interval_us > 0, || format!("table {id} has no chunk interval"))?;
         let known = hypertable.space.iter().all(|dimension| ids.contains(&dimension.column));
-        check(known, || format!("table {id} has a dimension without column"))
+        check(known, || format!("table {id} has a dimension without column"))?;
+        let Some(compression) = &hypertable.compression else { return Ok(()) };
+        let order = compression.order_by.iter().map(|by| by.column);
+        let columns: Vec<_> = compression.segment_by.iter().copied().chain(order.clone()).collect();
+        let unique: BTreeSet<_> = columns.iter().collect();
+        let known = columns.iter().all(|column| ids.contains(column)) && unique.len() == columns.len();
+        check(known, || format!("table {id} is compressed by a column twice, or by one that is not there"))?;
+        let has_time = order.clone().any(|column| column == hypertable.time_column);
+        check(has_time, || format!("table {id} is compressed without an order in time"))
     }
 
     fn validate_chunk(&self, chunk: &Chunk) -> Result<(), String> {

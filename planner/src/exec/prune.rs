@@ -230,6 +230,7 @@ pub(crate) mod tests {
             time_column: ColumnId(1),
             chunk_interval_us: US_PER_DAY,
             space: vec![SpaceDimension { column: ColumnId(2), cells: 4 }],
+            compression: None,
         });
         table(20_000, "metrics", columns, kind)
     }

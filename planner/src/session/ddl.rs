@@ -420,6 +420,7 @@ fn pending_hypertable(table: &Table, id: u32, command: &CreateHypertable) -> Tab
         time_column: column(&command.time_column).unwrap_or_default(),
         chunk_interval_us: command.chunk_interval_us.unwrap_or(1),
         space: space.collect(),
+        compression: None,
     });
     table.kind = kind;
     table

@@ -5,6 +5,7 @@ use crate::catalog::{
     CatalogDelta, Cell, Chunk, ChunkState, Hypertable, Node, NodeRole, NodeState, Noun, NounKey, PlacementGroup,
     Setting, SpaceDimension, Table, TableKind,
 };
+use crate::compression::{Compression, OrderBy};
 use crate::ids::{
     CatalogVersion, ChunkId, ColumnId, Epoch, GroupId, Incarnation, NodeId, SchemaVersion, Slot, TableId,
 };
@@ -80,6 +81,7 @@ impl From<Hypertable> for wire::Hypertable {
             time_column: hypertable.time_column.0.into(),
             chunk_interval_us: hypertable.chunk_interval_us,
             space: into_all(hypertable.space),
+            compression: hypertable.compression.map(Into::into),
         }
     }
 }
@@ -96,7 +98,44 @@ impl TryFrom<wire::Hypertable> for Hypertable {
             time_column: ColumnId(narrow(wire.time_column, "column id")?),
             chunk_interval_us: wire.chunk_interval_us,
             space: convert_all(wire.space)?,
+            compression: wire.compression.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<Compression> for wire::Compression {
+    fn from(compression: Compression) -> Self {
+        Self {
+            segment_by: compression.segment_by.into_iter().map(|column| column.0.into()).collect(),
+            order_by: into_all(compression.order_by),
+        }
+    }
+}
+
+impl TryFrom<wire::Compression> for Compression {
+    type Error = ConvertError;
+
+    fn try_from(wire: wire::Compression) -> Result<Self, ConvertError> {
+        if wire.order_by.is_empty() {
+            return error("compression without order");
+        }
+        let segment_by = wire.segment_by.into_iter().map(|column| narrow(column, "column id").map(ColumnId));
+        Ok(Self { segment_by: segment_by.collect::<Result<_, _>>()?, order_by: convert_all(wire.order_by)? })
+    }
+}
+
+impl From<OrderBy> for wire::OrderBy {
+    fn from(order: OrderBy) -> Self {
+        Self { column: order.column.0.into(), descending: order.descending, nulls_first: order.nulls_first }
+    }
+}
+
+impl TryFrom<wire::OrderBy> for OrderBy {
+    type Error = ConvertError;
+
+    fn try_from(wire: wire::OrderBy) -> Result<Self, ConvertError> {
+        let column = ColumnId(narrow(wire.column, "column id")?);
+        Ok(Self { column, descending: wire.descending, nulls_first: wire.nulls_first })
     }
 }
 
@@ -456,6 +495,10 @@ mod tests {
             time_column: ColumnId(1),
             chunk_interval_us: 5,
             space: vec![SpaceDimension { column: ColumnId(2), cells: 16 }],
+            compression: Some(Compression {
+                segment_by: vec![ColumnId(2)],
+                order_by: vec![OrderBy { column: ColumnId(1), descending: true, nulls_first: false }],
+            }),
         };
         let node = Node {
             id: NodeId(4),

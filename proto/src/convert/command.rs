@@ -2,7 +2,8 @@
 
 use super::catalog::{node_role, node_state};
 use super::{ConvertError, convert_all, into_all, narrow, required};
-use crate::command::{Command, CreateHypertable, CreateTable, JoinNode, Reply};
+use crate::command::{Command, CreateHypertable, CreateTable, JoinNode, Reply, SetCompression};
+use crate::compression::{CompressionChange, OrderByName};
 use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
 use crate::wire;
 
@@ -68,6 +69,45 @@ impl TryFrom<wire::CreateHypertable> for CreateHypertable {
     }
 }
 
+impl From<SetCompression> for wire::SetCompression {
+    fn from(set: SetCompression) -> Self {
+        let enabled = set.change.is_some();
+        let change = set.change.unwrap_or_default();
+        let order_by = change.order_by.map(|columns| wire::OrderByNames { columns: into_all(columns) });
+        Self {
+            namespace: set.namespace,
+            table: set.table,
+            enabled,
+            segment_by: change.segment_by.map(|names| wire::ColumnNames { names }),
+            order_by,
+        }
+    }
+}
+
+impl TryFrom<wire::SetCompression> for SetCompression {
+    type Error = ConvertError;
+
+    fn try_from(wire: wire::SetCompression) -> Result<Self, ConvertError> {
+        let change = CompressionChange {
+            segment_by: wire.segment_by.map(|segment_by| segment_by.names),
+            order_by: wire.order_by.map(|order_by| into_all(order_by.columns)),
+        };
+        Ok(Self { namespace: wire.namespace, table: wire.table, change: wire.enabled.then_some(change) })
+    }
+}
+
+impl From<OrderByName> for wire::OrderByName {
+    fn from(order: OrderByName) -> Self {
+        Self { column: order.column, descending: order.descending, nulls_first: order.nulls_first }
+    }
+}
+
+impl From<wire::OrderByName> for OrderByName {
+    fn from(wire: wire::OrderByName) -> Self {
+        Self { column: wire.column, descending: wire.descending, nulls_first: wire.nulls_first }
+    }
+}
+
 impl From<JoinNode> for wire::JoinNode {
     fn from(join: JoinNode) -> Self {
         Self {
@@ -103,6 +143,7 @@ impl From<Command> for wire::Command {
                 Wire::DropTable(wire::DropTable { namespace, name, if_exists })
             }
             Command::CreateHypertable(create) => Wire::CreateHypertable(create.into()),
+            Command::SetCompression(set) => Wire::SetCompression(set.into()),
             Command::AllocateChunks { cells } => Wire::AllocateChunks(wire::AllocateChunks { cells: into_all(cells) }),
             Command::JoinNode(join) => Wire::JoinNode(join.into()),
             Command::StartNode { node, incarnation, address, sql_address, shards } => {
@@ -142,6 +183,7 @@ impl TryFrom<wire::Command> for Command {
                 Self::DropTable { namespace: drop.namespace, name: drop.name, if_exists: drop.if_exists }
             }
             Wire::CreateHypertable(create) => Self::CreateHypertable(create.try_into()?),
+            Wire::SetCompression(set) => Self::SetCompression(set.try_into()?),
             Wire::AllocateChunks(allocate) => Self::AllocateChunks { cells: convert_all(allocate.cells)? },
             Wire::JoinNode(join) => Self::JoinNode(join.try_into()?),
             Wire::StartNode(start) => Self::StartNode {
@@ -228,6 +270,10 @@ mod tests {
             if_not_exists: true,
             sealed: vec![(ChunkId(5), Epoch(6))],
         };
+        let compression = |change| {
+            Command::SetCompression(SetCompression { namespace: "public".into(), table: "weather".into(), change })
+        };
+        let order = OrderByName { column: "time".into(), descending: true, nulls_first: false };
         let join = JoinNode {
             role: NodeRole::Data,
             name: String::new(),
@@ -249,6 +295,9 @@ mod tests {
                 ..hypertable.clone()
             }),
             Command::CreateHypertable(hypertable),
+            compression(None),
+            compression(Some(CompressionChange::default())),
+            compression(Some(CompressionChange { segment_by: Some(vec![]), order_by: Some(vec![order]) })),
             Command::AllocateChunks { cells: vec![Cell { table: TableId(1), slot: Slot(2), start: TimeUs(-3) }] },
             Command::JoinNode(join),
             Command::StartNode {
