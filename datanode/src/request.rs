@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
+use meridian_client::cluster::Maintenance;
 use meridian_engine::WriteMode;
 use meridian_fragment::{FRAGMENT_VERSION, leaf_of};
 use meridian_proto::convert::ConvertError;
@@ -58,6 +59,17 @@ pub struct OutcomeCall {
 pub struct SealCall {
     pub version: CatalogVersion,
     pub chunk: ChunkRef,
+}
+
+pub struct MaintainCall {
+    pub version: CatalogVersion,
+    pub chunk: ChunkRef,
+    pub maintenance: Maintenance,
+}
+
+pub struct ChunkSizesCall {
+    pub version: CatalogVersion,
+    pub chunks: Vec<ChunkRef>,
 }
 
 pub struct ScanCall {
@@ -148,6 +160,31 @@ impl TryFrom<wire::SealRequest> for SealCall {
     fn try_from(wire: wire::SealRequest) -> Result<Self, Refusal> {
         check_wire_version(wire.wire_version)?;
         Ok(Self { version: CatalogVersion(wire.catalog_version), chunk: chunk_ref(wire.chunk)? })
+    }
+}
+
+impl TryFrom<wire::MaintainRequest> for MaintainCall {
+    type Error = Refusal;
+
+    fn try_from(wire: wire::MaintainRequest) -> Result<Self, Refusal> {
+        check_wire_version(wire.wire_version)?;
+        let maintenance = match wire.action() {
+            wire::MaintainAction::Compress => Maintenance::Compress,
+            wire::MaintainAction::Recompress => Maintenance::Recompress,
+            wire::MaintainAction::Decompress => Maintenance::Decompress,
+            wire::MaintainAction::Unspecified => return protocol(format!("maintenance {}", wire.action)),
+        };
+        Ok(Self { version: CatalogVersion(wire.catalog_version), chunk: chunk_ref(wire.chunk)?, maintenance })
+    }
+}
+
+impl TryFrom<wire::ChunkSizesRequest> for ChunkSizesCall {
+    type Error = Refusal;
+
+    fn try_from(wire: wire::ChunkSizesRequest) -> Result<Self, Refusal> {
+        check_wire_version(wire.wire_version)?;
+        let chunks = wire.chunks.into_iter().map(|chunk| chunk_ref(Some(chunk))).collect::<Result<_, _>>()?;
+        Ok(Self { version: CatalogVersion(wire.catalog_version), chunks })
     }
 }
 
@@ -242,5 +279,8 @@ mod tests {
         check(scan(), "bad request");
         let write = wire::WriteRequest { wire_version: WIRE_VERSION, ..Default::default() };
         assert!(WriteCall::try_from(write).is_err());
+        let chunk = Some(wire::ChunkRef { chunk: 1, epoch: 1 });
+        let maintain = wire::MaintainRequest { wire_version: WIRE_VERSION, chunk, action: 9, ..Default::default() };
+        assert!(MaintainCall::try_from(maintain).is_err());
     }
 }

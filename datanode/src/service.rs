@@ -1,7 +1,7 @@
 //! The data path's service. Each request: parse, catch up with its catalog version (R2), find the chunk in office here,
 //! hand the work to its shard, encode the answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,9 @@ use meridian_engine::{
 use meridian_fragment::leaf_of;
 use meridian_proto::rows::encode_rows;
 use meridian_proto::wire::data_node_server::DataNode as DataNodeService;
-use meridian_proto::{CatalogVersion, ChunkId, Incarnation, NodeId, Refusal, TransactionId, Ts, WIRE_VERSION, wire};
+use meridian_proto::{
+    CatalogVersion, ChunkId, Incarnation, NodeId, Refusal, ShardId, TransactionId, Ts, WIRE_VERSION, wire,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -28,9 +30,12 @@ use tracing::debug;
 
 use crate::bridge::{Answer, Lane, ShardHandle};
 use crate::office::{Office, Seat};
-use crate::request::{ChunkRef, DecideCall, OutcomeCall, ResolveCall, ScanCall, SealCall, WriteCall};
+use crate::request::{
+    ChunkRef, ChunkSizesCall, DecideCall, MaintainCall, OutcomeCall, ResolveCall, ScanCall, SealCall, WriteCall,
+};
 use crate::scan::{ChunkRead, RESULT_BATCHES_MAX, ScanWork, Undecided, begin_reads, run_scan};
 use crate::seal::seal;
+use crate::upkeep::{Rewrite, sizes_on};
 
 /// Bytes of rows that wait for or are in one shard's WAL: four of the longest messages.
 const WRITE_BYTES_MAX: usize = 256 << 20;
@@ -62,6 +67,8 @@ struct Inner {
     runtimes: Vec<Arc<RuntimeEnv>>,
     /// By shard, in units of [`WRITE_BYTES_UNIT`].
     write_bytes: Vec<Semaphore>,
+    /// By shard: it rewrites one chunk at a time. The others wait here, where they take no place of a scan.
+    rewrites: Vec<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -76,8 +83,9 @@ impl Service {
     ) -> Self {
         let room = || Semaphore::new(WRITE_BYTES_MAX / WRITE_BYTES_UNIT);
         let write_bytes = office.shards().iter().map(|_| room()).collect();
+        let rewrites = office.shards().iter().map(|_| Semaphore::new(1)).collect();
         let draining = AtomicBool::new(false);
-        Self(Arc::new(Inner { node, incarnation, cluster, office, runtimes, write_bytes, draining }))
+        Self(Arc::new(Inner { node, incarnation, cluster, office, runtimes, write_bytes, rewrites, draining }))
     }
 
     /// From now on everything new is refused.
@@ -125,6 +133,22 @@ impl DataNodeService for Service {
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<ScanResponses>, Status> {
         let call = ScanCall::try_from(request.into_inner())?;
         Ok(Response::new(self.0.scan(call).await?))
+    }
+
+    async fn maintain(
+        &self,
+        request: Request<wire::MaintainRequest>,
+    ) -> Result<Response<wire::MaintainResponse>, Status> {
+        let call = MaintainCall::try_from(request.into_inner())?;
+        Ok(Response::new(self.0.maintain(call).await?))
+    }
+
+    async fn chunk_sizes(
+        &self,
+        request: Request<wire::ChunkSizesRequest>,
+    ) -> Result<Response<wire::ChunkSizesResponse>, Status> {
+        let call = ChunkSizesCall::try_from(request.into_inner())?;
+        Ok(Response::new(self.0.chunk_sizes(call).await?))
     }
 
     async fn data_node_status(
@@ -247,6 +271,34 @@ impl Inner {
             check_table(seat, call)?;
         }
         Ok(seats)
+    }
+
+    /// Rewrites a chunk in the lane of the long requests.
+    async fn maintain(&self, call: MaintainCall) -> Result<wire::MaintainResponse, Refusal> {
+        let seat = self.seat(call.version, call.chunk).await?;
+        let rewrite = Rewrite::try_new(call.maintenance, call.chunk, &seat.table)?;
+        let turn = self.rewrites[usize::from(seat.shard.shard().0)].acquire().await;
+        let _turn = turn.map_err(|_| Refusal::Unavailable(format!("node {} is stopping", self.node)))?;
+        self.admit()?;
+        let maintained = seat.shard.call(Lane::Scan, |shard: Shard| rewrite.run(shard)).await?;
+        Ok(wire::MaintainResponse { changed: maintained.changed, was_compressed: maintained.was_compressed })
+    }
+
+    async fn chunk_sizes(&self, call: ChunkSizesCall) -> Result<wire::ChunkSizesResponse, Refusal> {
+        self.admit()?;
+        let view = self.office.view(call.version).await?;
+        let seats = try_join_all(call.chunks.iter().map(|chunk| self.office.locate(&view, *chunk))).await?;
+        let mut by_shard: BTreeMap<ShardId, (ShardHandle<Shard>, Vec<ChunkId>)> = BTreeMap::new();
+        for seat in seats {
+            let shard = seat.shard.shard();
+            by_shard.entry(shard).or_insert_with(|| (seat.shard, Vec::new())).1.push(seat.chunk.id);
+        }
+        let asked = by_shard.into_values().map(|(shard, chunks)| async move {
+            shard.call(Lane::Write, move |shard: Shard| async move { Ok(sizes_on(&shard, &chunks)) }).await
+        });
+        let mut found: HashMap<ChunkId, wire::ChunkSizes> = try_join_all(asked).await?.into_iter().flatten().collect();
+        let in_order = call.chunks.iter().filter_map(|chunk| found.remove(&chunk.chunk));
+        Ok(wire::ChunkSizesResponse { chunks: in_order.collect() })
     }
 
     async fn seat(&self, version: CatalogVersion, chunk: ChunkRef) -> Result<Seat, Refusal> {

@@ -107,6 +107,27 @@ impl Cluster {
         in_time(deadline, client.data_node_status(wire::DataNodeStatusRequest {})).await
     }
 
+    /// Rewrites a chunk; the answer may take as long as its rows are many.
+    pub async fn maintain(
+        &self,
+        node: NodeId,
+        request: wire::MaintainRequest,
+        deadline: Instant,
+    ) -> Result<wire::MaintainResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.maintain(request)).await
+    }
+
+    pub async fn chunk_sizes(
+        &self,
+        node: NodeId,
+        request: wire::ChunkSizesRequest,
+        deadline: Instant,
+    ) -> Result<wire::ChunkSizesResponse, SendError> {
+        let mut client = self.data_node(node).map_err(SendError::unsent)?;
+        in_time(deadline, client.chunk_sizes(request)).await
+    }
+
     fn data_node(&self, node: NodeId) -> Result<DataNodeClient<Channel>, Refusal> {
         let view = self.catalog.current();
         let node = view.node(node).ok_or_else(|| Refusal::Unavailable(format!("node {node} is not in the catalog")))?;

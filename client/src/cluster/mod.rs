@@ -1,5 +1,5 @@
 //! What a node needs of the others. Modules in order: channels, meta's client, the catalog view and its watch, the data
-//! path's calls, seals, the coordinator's core and its runner.
+//! path's calls, seals, the upkeep of whole chunks, the coordinator's core and its runner.
 
 pub mod channel;
 pub mod coordinator;
@@ -8,6 +8,7 @@ pub mod meta;
 pub mod seal;
 pub mod split;
 pub mod transaction;
+pub mod upkeep;
 pub mod view;
 pub mod watch;
 
@@ -16,6 +17,7 @@ pub use data::SendError;
 pub use meta::MetaClient;
 pub use seal::Sealed;
 pub use transaction::{CommitError, Transaction, Transactions};
+pub use upkeep::{ChunkSizes, Maintained, Maintenance};
 pub use view::CatalogView;
 pub use watch::CatalogWatch;
 
