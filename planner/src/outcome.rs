@@ -1,6 +1,7 @@
 //! What a session answers to one statement; each door turns it into its own messages.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -45,6 +46,9 @@ pub struct CopyIn {
     /// Names and types of the columns that the client sends, in its order.
     pub columns: Vec<(String, SqlType)>,
 }
+
+/// Notices of one session, shared with the functions of its statements.
+pub type Notices = Arc<Mutex<Vec<Notice>>>;
 
 /// A NOTICE or WARNING that goes out before the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

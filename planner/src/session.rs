@@ -11,6 +11,7 @@ mod query;
 mod rows;
 mod write;
 
+mod alter;
 mod copy;
 mod ddl;
 mod parameter;
@@ -28,7 +29,7 @@ use self::copy::CopyState;
 use self::transaction::Open;
 use crate::context::GatewayContext;
 use crate::error::SqlError;
-use crate::outcome::{Notice, Outcome, OutputColumn};
+use crate::outcome::{Notice, Notices, Outcome, OutputColumn};
 use crate::settings::Settings;
 use crate::sql::parse::parse;
 use crate::sql::statement::Statement;
@@ -61,7 +62,7 @@ pub struct Session {
     pid: i32,
     settings: Arc<Mutex<Settings>>,
     prepared: HashMap<String, Prepared>,
-    notices: Vec<Notice>,
+    notices: Notices,
     transaction: Option<Open>,
     copy: Option<CopyState>,
 }
@@ -86,7 +87,7 @@ impl Session {
             pid: 0,
             settings,
             prepared: HashMap::new(),
-            notices: Vec::new(),
+            notices: Notices::default(),
             transaction: None,
             copy: None,
         })
@@ -169,7 +170,7 @@ impl Session {
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(&mut self.notices)
+        std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All parameters that a client is told at start-up.
@@ -194,7 +195,8 @@ impl Session {
 
     fn notice(&mut self, severity: &'static str, sqlstate: &str, message: impl Into<String>) {
         let sqlstate = sqlstate.to_owned();
-        self.notices.push(Notice { severity, sqlstate, message: message.into(), hint: None });
+        let notice = Notice { severity, sqlstate, message: message.into(), hint: None };
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
     }
 
     /// Aborts what is open.

@@ -8,12 +8,15 @@ mod tokens;
 pub(crate) mod statement;
 pub(crate) mod types;
 
+mod alter;
 mod copy;
 mod ddl;
 mod hypertable;
+pub(crate) mod names;
+
+pub(crate) mod calls;
 pub(crate) mod parse;
 
-pub(crate) mod names;
 mod rewrite;
 mod similar;
 
@@ -24,5 +27,6 @@ mod operators;
 mod semantics;
 
 pub(crate) mod plan;
+pub(crate) mod set_function;
 
 pub use statement::Statement;

@@ -8,14 +8,21 @@ use async_trait::async_trait;
 use datafusion::catalog::information_schema::InformationSchemaProvider;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
 use datafusion::common::Result;
+use datafusion::logical_expr::ScalarUDF;
 use futures::FutureExt;
 use meridian_client::cluster::CatalogView;
-use meridian_proto::TableId;
 use meridian_proto::catalog::Table;
+use meridian_proto::{SqlType, TableId};
 
+use super::chunk_rows::rows_of;
+use super::information::{TIMESCALEDB_INFORMATION, information_table};
 use super::source::FragmentSource;
 use super::table::MeridianTable;
+use super::upkeep::{self, Upkeep};
+use crate::error::SqlError;
+use crate::sql::environment::Environment;
 use crate::sql::plan::Relations;
+use crate::sql::set_function::SetCall;
 use crate::sql::statement::Name;
 
 pub(crate) const PUBLIC: &str = "public";
@@ -33,6 +40,8 @@ pub(crate) struct Pending {
 pub(crate) struct Overlay {
     pub created: Vec<Pending>,
     pub dropped: Vec<TableId>,
+    /// As they are after an ALTER TABLE.
+    pub altered: BTreeMap<TableId, Arc<Table>>,
 }
 
 /// A table as it stands for a statement.
@@ -49,8 +58,13 @@ impl Overlay {
         if let Some(index) = self.created.iter().position(own) {
             return Some(Found::Pending(index));
         }
-        let table = view.table_by_name(namespace, name)?;
-        (!self.dropped.contains(&table.id)).then(|| Found::Stored(Arc::clone(table)))
+        self.table(view.table_by_name(namespace, name)?).map(Found::Stored)
+    }
+
+    /// A table of the catalog as the transaction left it; `None`: dropped.
+    pub(crate) fn table(&self, table: &Arc<Table>) -> Option<Arc<Table>> {
+        let table = self.altered.get(&table.id).unwrap_or(table);
+        (!self.dropped.contains(&table.id)).then(|| Arc::clone(table))
     }
 }
 
@@ -60,6 +74,7 @@ pub(crate) struct StatementCatalog {
     pub view: Arc<CatalogView>,
     pub overlay: Arc<Overlay>,
     pub source: Arc<dyn FragmentSource>,
+    pub upkeep: Arc<dyn Upkeep>,
     pub database: String,
     /// Whether unqualified names are looked for in `public`.
     pub searches_public: bool,
@@ -94,10 +109,10 @@ impl StatementCatalog {
         }
     }
 
-    fn all(&self) -> BTreeMap<(String, String), Found> {
+    pub(super) fn all(&self) -> BTreeMap<(String, String), Found> {
         let mut all = BTreeMap::new();
-        for table in self.view.tables().filter(|table| !self.overlay.dropped.contains(&table.id)) {
-            all.insert((table.namespace.clone(), table.name.clone()), Found::Stored(Arc::clone(table)));
+        for table in self.view.tables().filter_map(|table| self.overlay.table(table)) {
+            all.insert((table.namespace.clone(), table.name.clone()), Found::Stored(table));
         }
         for (index, pending) in self.overlay.created.iter().enumerate() {
             all.insert((pending.table.namespace.clone(), pending.table.name.clone()), Found::Pending(index));
@@ -113,8 +128,26 @@ impl Relations for StatementCatalog {
             // Made of what is in memory: it never waits.
             return provider.table(name).now_or_never()?.ok()?;
         }
+        if schema == Some(TIMESCALEDB_INFORMATION) {
+            return information_table(self, name);
+        }
         let name = Name { schema: schema.map(str::to_owned), name: name.to_owned() };
         self.provider(self.resolve(&name)?)
+    }
+
+    fn function(&self, name: &str, environment: &Arc<Environment>) -> Option<Arc<ScalarUDF>> {
+        upkeep::find(name, self, environment)
+    }
+
+    fn time_type(&self, relation: &str) -> Result<SqlType, SqlError> {
+        let table = self.hypertable(relation)?;
+        let time = table.hypertable().and_then(|hypertable| table.schema.column(hypertable.time_column));
+        time.map(|column| column.sql_type.clone())
+            .ok_or_else(|| SqlError::new("XX000", format!("table \"{}\" has no time column", table.name)))
+    }
+
+    fn rows_of(&self, call: SetCall) -> Result<Arc<dyn TableProvider>, SqlError> {
+        rows_of(self, call)
     }
 }
 

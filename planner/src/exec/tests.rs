@@ -1,10 +1,11 @@
 //! Queries over tables in memory: planned as a session plans them, their fragments encoded, decoded and run as a shard
 //! runs them.
 
+mod chunks;
 mod dialect;
 mod plans;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -16,22 +17,25 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect};
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use meridian_client::cluster::CatalogView;
+use futures::{FutureExt, StreamExt};
 use meridian_client::cluster::split::split;
+use meridian_client::cluster::{CatalogView, ChunkSizes, Maintained, Maintenance};
 use meridian_fragment::{ChunkScanExec, ChunkSource, decode, leaf_of, task_context};
 use meridian_pgtypes::Encoder;
-use meridian_proto::TableId;
 use meridian_proto::time::US_PER_DAY;
+use meridian_proto::{ChunkId, Refusal, TableId};
 
 use super::catalog::{Overlay, StatementCatalog};
 use super::prune::Target;
 use super::prune::tests::view;
 use super::rules::push_down::PushDown;
 use super::source::{FragmentSource, Traffic};
+use super::upkeep::Upkeep;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
+use crate::sql::environment::Environment;
 use crate::sql::environment::tests::environment;
 use crate::sql::parse::parse;
 use crate::sql::plan::{Planning, base_state, output_columns};
@@ -43,6 +47,7 @@ struct MemorySource {
     view: Arc<CatalogView>,
     tables: HashMap<TableId, RecordBatch>,
     returned: Mutex<Vec<usize>>,
+    compressed: Arc<Mutex<BTreeSet<ChunkId>>>,
 }
 
 struct Rows(RecordBatch);
@@ -87,12 +92,44 @@ impl FragmentSource for MemorySource {
     }
 }
 
+/// Chunks of 40 rows and 1000 bytes, which compression makes 250. Nothing comes after it.
+impl Upkeep for MemorySource {
+    fn maintain(&self, chunk: ChunkId, maintenance: Maintenance) -> BoxFuture<'static, Result<Maintained, Refusal>> {
+        let compressed = Arc::clone(&self.compressed);
+        async move {
+            let mut compressed = compressed.lock().unwrap();
+            let was_compressed = compressed.contains(&chunk);
+            let changed = match maintenance {
+                Maintenance::Compress => compressed.insert(chunk),
+                Maintenance::Recompress => false,
+                Maintenance::Decompress => compressed.remove(&chunk),
+            };
+            Ok(Maintained { changed, was_compressed })
+        }
+        .boxed()
+    }
+
+    fn sizes(&self, chunks: Vec<ChunkId>) -> BoxFuture<'static, Result<BTreeMap<ChunkId, ChunkSizes>, Refusal>> {
+        let compressed = self.compressed.lock().unwrap().clone();
+        let of = move |chunk: ChunkId| {
+            let is_compressed = compressed.contains(&chunk);
+            let mut sizes = ChunkSizes { rows: 40, bytes: 1000, segments: 1, is_compressed, ..ChunkSizes::default() };
+            if is_compressed {
+                (sizes.bytes, sizes.bytes_before, sizes.bytes_after) = (250, 1000, 250);
+            }
+            (chunk, sizes)
+        };
+        async move { Ok(chunks.into_iter().map(of).collect()) }.boxed()
+    }
+}
+
 /// A session over `metrics` (8 hosts, hourly over 3 days) and `hosts`.
 struct Bench {
     base: SessionState,
     catalog: StatementCatalog,
     source: Arc<MemorySource>,
     zone: String,
+    environment: Arc<Environment>,
 }
 
 impl Bench {
@@ -106,22 +143,28 @@ impl Bench {
             (view.table_by_name("public", "metrics").unwrap().id, metrics(&view)),
             (view.table_by_name("public", "hosts").unwrap().id, hosts(&view)),
         ]);
-        let source = Arc::new(MemorySource { view: Arc::clone(&view), tables, returned: Mutex::default() });
+        let (returned, compressed) = (Mutex::default(), Arc::default());
+        let source = Arc::new(MemorySource { view: Arc::clone(&view), tables, returned, compressed });
         let catalog = StatementCatalog {
             view,
             overlay: Arc::new(Overlay::default()),
             source: Arc::clone(&source) as Arc<dyn FragmentSource>,
+            upkeep: Arc::clone(&source) as Arc<dyn Upkeep>,
             database: "meridian".to_owned(),
             searches_public: true,
             leaves: true,
         };
         let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown)]);
-        Self { base, catalog, source, zone: zone.to_owned() }
+        Self { base, catalog, source, zone: zone.to_owned(), environment: environment(zone) }
     }
 
     fn plan(&self, sql: &str) -> Result<(Vec<OutputColumn>, Arc<dyn ExecutionPlan>), SqlError> {
-        let Statement::Query(query) = parse(sql)?.remove(0) else { panic!("{sql}") };
-        let planning = Planning::new(&self.base, environment(&self.zone), &self.catalog);
+        let query = match parse(sql)?.remove(0) {
+            Statement::Query(query) | Statement::Call(query) => query,
+            Statement::Refused(error) => return Err(error),
+            other => panic!("{sql}: {other:?}"),
+        };
+        let planning = Planning::new(&self.base, Arc::clone(&self.environment), &self.catalog).with_parameters(&[]);
         let plan = planning.analyze(planning.query(&query, &[])?)?;
         let columns = output_columns(&plan)?;
         let plan = planning.optimize(plan)?;

@@ -29,7 +29,7 @@ const SEAL_TRIES_MAX: u32 = 5;
 /// Ids of tables that are not committed count down from here; no committed table has one of them.
 const PENDING_ID_FIRST: u32 = u32::MAX;
 
-fn done(tag: &str) -> Outcome {
+pub(super) fn done(tag: &str) -> Outcome {
     Outcome::Done { tag: tag.to_owned() }
 }
 
@@ -148,7 +148,7 @@ impl Session {
     }
 
     /// Proposes a command and tells its notices.
-    async fn propose(&mut self, command: Command, cancel: &CancellationToken) -> Result<Reply, SqlError> {
+    pub(super) async fn propose(&mut self, command: Command, cancel: &CancellationToken) -> Result<Reply, SqlError> {
         let gateway = Arc::clone(&self.gateway);
         let proposed = gateway.cluster.meta.propose(command, meta_deadline());
         // Not cancelled while it is on its way: it may be applied all the same.

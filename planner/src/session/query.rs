@@ -25,7 +25,7 @@ use crate::exec::stream::{cancellable, check, start};
 use crate::outcome::{Outcome, OutputColumn};
 use crate::sql::environment::Environment;
 use crate::sql::functions::session::clock_us;
-use crate::sql::plan::{Planning, bind, output_columns, parameter_types};
+use crate::sql::plan::{Planning, bind, output_columns};
 use crate::sql::statement::{ExplainOptions, Statement};
 
 /// A query that is ready to run.
@@ -41,6 +41,8 @@ impl Session {
         let format = Arc::new(self.settings().format(Some(transaction_us)));
         Arc::new(Environment {
             settings: Arc::clone(&self.settings),
+            notices: Arc::clone(&self.notices),
+            read_only: self.is_read_only(),
             user: self.user.clone(),
             database: self.database.clone(),
             pid: self.pid,
@@ -56,13 +58,19 @@ impl Session {
     }
 
     fn catalog_of(&self, view: Arc<CatalogView>, stamp: ReadStamp) -> StatementCatalog {
-        let source: Arc<dyn FragmentSource> = Arc::new(ClusterSource { cluster: self.gateway.cluster.clone(), stamp });
+        let source = Arc::new(ClusterSource { cluster: self.gateway.cluster.clone(), stamp });
         let overlay = self.transaction.as_ref().map_or_else(Overlay::default, |open| open.overlay.clone());
         let path = self.settings().text("search_path").to_owned();
         let searches_public = path.split(',').any(|schema| schema.trim().trim_matches('"') == PUBLIC);
-        let (overlay, database) = (Arc::new(overlay), self.database.clone());
-        let leaves = self.settings().is_on("meridian.enable_leaves");
-        StatementCatalog { view, overlay, source, database, searches_public, leaves }
+        StatementCatalog {
+            view,
+            overlay: Arc::new(overlay),
+            source: Arc::clone(&source) as Arc<dyn FragmentSource>,
+            upkeep: source,
+            database: self.database.clone(),
+            searches_public,
+            leaves: self.settings().is_on("meridian.enable_leaves"),
+        }
     }
 
     /// A catalog to analyse a statement by, not to read: the newest that is here, or a confirmed one.
@@ -106,6 +114,21 @@ impl Session {
         Ok(Outcome::Rows { columns, schema, rows, tag: "SELECT" })
     }
 
+    /// CALL: the query that calls the procedure is run to its end, its rows are nobody's.
+    pub(super) async fn call(
+        &mut self,
+        query: &ast::Query,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, SqlError> {
+        let PlannedQuery { plan, .. } = self.plan_query(query, parameters, cancel).await?;
+        let mut rows = start(plan, &self.gateway, cancel)?;
+        while let Some(batch) = rows.next().await {
+            batch?;
+        }
+        Ok(Outcome::Done { tag: "CALL".to_owned() })
+    }
+
     pub(super) async fn plan_query(
         &mut self,
         query: &ast::Query,
@@ -115,7 +138,7 @@ impl Session {
         let moment = self.moment(cancel).await?;
         let catalog = self.statement_catalog(&moment);
         let (plan, columns) = {
-            let planning = Planning::new(&self.gateway.base, self.environment(), &catalog);
+            let planning = Planning::new(&self.gateway.base, self.environment(), &catalog).with_parameters(parameters);
             let plan = planning.query(query, &types_of(parameters))?;
             check_parameters(&plan, parameters)?;
             let plan = planning.analyze(bind(plan, parameters)?)?;
@@ -205,7 +228,7 @@ fn analyse(
     known: &[Option<SqlType>],
 ) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
     let plan = planning.query(query, known)?;
-    let parameters = parameter_types(&plan, known)?;
+    let parameters = planning.parameter_types(&plan, known)?;
     // Now that all parameters have types, so have all columns.
     let typed: Vec<_> = parameters.iter().cloned().map(Some).collect();
     let plan = if parameters.is_empty() { plan } else { planning.query(query, &typed)? };

@@ -9,7 +9,7 @@ use arrow::datatypes::Schema;
 use datafusion::common::DFSchema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::{EmptyRelation, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
@@ -158,21 +158,8 @@ fn default_of(
     let schema = DFSchema::empty();
     let expr = planning.expression(&parse_expression(text)?, &schema, &[])?;
     let expr = assign(expr, &schema, &column.name, &column.sql_type, &planning.environment().format)?;
-    let expr = planning.simplify(analyse(planning, expr)?)?;
+    let expr = planning.simplify(planning.coerced(expr)?)?;
     Ok(Some(state.create_physical_expr(expr, &schema)?))
-}
-
-/// An expression without columns, its types coerced.
-fn analyse(planning: &Planning, expr: Expr) -> Result<Expr, SqlError> {
-    let plan = planning.analyze(one_row(vec![expr.alias("value")])?)?;
-    let expr = plan.expressions().into_iter().next();
-    expr.map(Expr::unalias).ok_or_else(|| SqlError::new("XX000", "an expression was lost"))
-}
-
-/// One row of these expressions.
-pub(super) fn one_row(exprs: Vec<Expr>) -> Result<LogicalPlan, SqlError> {
-    let empty = EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) };
-    Ok(LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(empty)).project(exprs)?.build()?)
 }
 
 /// A constant as a value of `sql_type`.
@@ -180,7 +167,7 @@ pub(super) fn constant_of(planning: &Planning, expr: &ast::Expr, sql_type: &SqlT
     let schema = DFSchema::empty();
     let planned = planning.expression(expr, &schema, &[])?;
     let assigned = assign(planned, &schema, "argument", sql_type, &planning.environment().format)?;
-    match planning.simplify(analyse(planning, assigned)?)? {
+    match planning.simplify(planning.coerced(assigned)?)? {
         Expr::Literal(value, _) => Ok(value),
         _ => Err(SqlError::unsupported(format!("argument {expr} must be a constant"))),
     }

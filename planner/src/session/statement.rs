@@ -26,6 +26,8 @@ impl Session {
             Statement::CreateTable(create) => self.create_table(create, cancel).await,
             Statement::DropTable { names, if_exists } => self.drop_tables(names, *if_exists, cancel).await,
             Statement::CreateHypertable(call) => self.create_hypertable(call, cancel).await,
+            Statement::AlterTable(alter) => self.alter_table(alter, cancel).await,
+            Statement::Call(query) => self.call(query, parameters, cancel).await,
             Statement::Begin(modes) => self.begin(*modes),
             Statement::Commit { chain } => self.end(true, *chain).await,
             Statement::Rollback { chain } => self.end(false, *chain).await,
@@ -88,6 +90,7 @@ impl Session {
                 let (parameters, columns) = self.describe_query(query, known).await?;
                 (parameters, Some(columns))
             }
+            Statement::Call(query) => (self.describe_query(query, known).await?.0, None),
             Statement::Insert(insert) => (self.describe_insert(insert, known).await?, None),
             Statement::Explain { statement, .. } => {
                 let (parameters, _) = Box::pin(self.describe(statement, known)).await?;

@@ -173,9 +173,13 @@ impl Session {
         Isolation::parse(self.settings().text("transaction_isolation")).unwrap_or(Isolation::ReadCommitted)
     }
 
-    pub(super) fn check_may_write(&self, what: &str) -> Result<(), SqlError> {
+    pub(super) fn is_read_only(&self) -> bool {
         let name = if self.transaction.is_some() { "transaction_read_only" } else { "default_transaction_read_only" };
-        if self.settings().is_on(name) {
+        self.settings().is_on(name)
+    }
+
+    pub(super) fn check_may_write(&self, what: &str) -> Result<(), SqlError> {
+        if self.is_read_only() {
             return Err(SqlError::new("25006", format!("cannot execute {what} in a read-only transaction")));
         }
         Ok(())

@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::query::{check_parameters, types_of};
-use super::rows::{RowMaker, assign, one_row, positions};
+use super::rows::{RowMaker, assign, positions};
 use super::transaction::Moment;
 use crate::error::SqlError;
 use crate::exec::catalog::{Found, StatementCatalog};
 use crate::exec::stream::{cancellable, check, start};
 use crate::outcome::Outcome;
-use crate::sql::plan::{Planning, bind, parameter_types};
+use crate::sql::plan::{Planning, bind, one_row, parameter_types};
 use crate::sql::statement::{Insert, InsertSource, Name};
 
 /// Rows of a VALUES list that are sent in one batch.
@@ -54,10 +54,7 @@ impl StatementCatalog {
     /// A table to write to.
     pub(super) fn target(&self, name: &Name) -> Result<(Found, Arc<Table>), SqlError> {
         let found = self.resolve(name).ok_or_else(|| name.not_found())?;
-        let table = match &found {
-            Found::Stored(table) => Arc::clone(table),
-            Found::Pending(index) => Arc::clone(&self.overlay.created[*index].table),
-        };
+        let table = self.table_of(&found);
         Ok((found, table))
     }
 }

@@ -4,12 +4,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meridian_pgtypes::Format;
 
+use crate::outcome::Notices;
 use crate::settings::Settings;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
     /// Shared with the session: `set_config` changes them.
     pub settings: Arc<Mutex<Settings>>,
+    /// What the session tells its client beside the answer.
+    pub notices: Notices,
+    /// Whether the transaction may change anything.
+    pub read_only: bool,
     pub user: String,
     pub database: String,
     pub pid: i32,
@@ -50,6 +55,8 @@ pub(crate) mod tests {
         Arc::new(Environment {
             format: Arc::new(settings.format(Some(now_us))),
             settings: Arc::new(Mutex::new(settings)),
+            notices: Notices::default(),
+            read_only: false,
             user: "meridian".to_owned(),
             database: "meridian".to_owned(),
             pid: 7,

@@ -10,7 +10,6 @@ use meridian_pgtypes::parse_interval;
 use meridian_proto::time::US_PER_DAY;
 
 use super::statement::{ChunkInterval, HypertableCall, Name, Statement};
-use super::tokens::{Cursor, tokenize};
 use crate::error::SqlError;
 
 const CLASSIC: [&str; 17] = [
@@ -134,7 +133,7 @@ fn no_such_function(function: &str, arguments: usize) -> SqlError {
         .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.")
 }
 
-fn argument_name(arg: &FunctionArg) -> Option<String> {
+pub(super) fn argument_name(arg: &FunctionArg) -> Option<String> {
     match arg {
         FunctionArg::Named { name, .. } => Some(name.value.to_ascii_lowercase()),
         FunctionArg::ExprNamed { name: Expr::Identifier(name), .. } => Some(name.value.to_ascii_lowercase()),
@@ -146,7 +145,7 @@ fn argument_name(arg: &FunctionArg) -> Option<String> {
     }
 }
 
-fn argument_expr(arg: &FunctionArg) -> Option<&Expr> {
+pub(super) fn argument_expr(arg: &FunctionArg) -> Option<&Expr> {
     match arg {
         FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. }
         | FunctionArg::ExprNamed { arg: FunctionArgExpr::Expr(expr), .. } => Some(expr),
@@ -181,7 +180,7 @@ impl Arguments {
             function: self.function,
             as_table,
             generalized,
-            table: parse_relation(&relation)?,
+            table: Name::parse(&relation)?,
             time_column: String::new(),
             space: vec![],
             interval: None,
@@ -301,15 +300,6 @@ fn partition_count(count: i64) -> Result<u32, SqlError> {
         Ok(count @ 1..=32767) => Ok(count),
         _ => Err(SqlError::new("22023", "invalid number of partitions: must be between 1 and 32767")),
     }
-}
-
-fn parse_relation(text: &str) -> Result<Name, SqlError> {
-    let tokens = tokenize(text)?;
-    let mut cursor = Cursor::new(text, &tokens);
-    let invalid = |_| SqlError::new("42602", format!("invalid name syntax: \"{text}\""));
-    let (schema, name) = cursor.qualified().map_err(invalid)?;
-    cursor.expect_end().map_err(invalid)?;
-    Ok(Name { schema, name })
 }
 
 /// Months count 30 days, as TimescaleDB counts them for chunks.

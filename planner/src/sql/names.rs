@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::ddl::identifier;
 
 /// Begins the hidden part of a name. No client can write it.
-const HIDDEN: char = '\u{1}';
+pub(super) const HIDDEN: char = '\u{1}';
 
 /// The name as a client sees it.
 pub(crate) fn shown(name: &str) -> &str {

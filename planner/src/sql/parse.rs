@@ -9,6 +9,8 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use meridian_proto::SqlType;
 
+use super::alter::alter_table;
+use super::calls::procedure_call;
 use super::copy::parse_copy;
 use super::ddl::{create_table, object_name};
 use super::hypertable::find_call;
@@ -70,6 +72,8 @@ fn parse_statement(cursor: &mut Cursor) -> Result<Statement, SqlError> {
             parse_copy(cursor)
         }
         "drop" if cursor.is_word_at(1, "table") => drop_table(cursor),
+        "alter" if cursor.is_word_at(1, "table") => alter_table(cursor),
+        "call" => call(cursor),
         "begin" | "start" | "commit" | "end" | "rollback" | "abort" => transaction(cursor, &word),
         "set" | "reset" | "show" | "discard" => parameter(cursor, &word),
         "prepare" | "execute" | "deallocate" => prepared(cursor, &word),
@@ -92,8 +96,8 @@ fn refuse(cursor: &Cursor, word: &str) -> SqlError {
             unsupported(format!("{} {second}", word.to_ascii_uppercase()))
         }
         "update" | "delete" | "truncate" | "merge" | "vacuum" | "analyze" | "cluster" | "reindex" | "lock"
-        | "listen" | "unlisten" | "notify" | "declare" | "fetch" | "move" | "close" | "do" | "call" | "grant"
-        | "revoke" | "load" | "checkpoint" | "import" => unsupported(word.to_ascii_uppercase()),
+        | "listen" | "unlisten" | "notify" | "declare" | "fetch" | "move" | "close" | "do" | "grant" | "revoke"
+        | "load" | "checkpoint" | "import" => unsupported(word.to_ascii_uppercase()),
         _ => cursor.error(),
     }
 }
@@ -166,6 +170,20 @@ fn query_statement(cursor: &mut Cursor) -> Result<Statement, SqlError> {
         return Err(SqlError::unsupported("SELECT FOR UPDATE/SHARE is not supported"));
     }
     Ok(Statement::Query(query.into()))
+}
+
+/// `CALL f(...)` is planned as `SELECT f(...)`.
+fn call(cursor: &mut Cursor) -> Result<Statement, SqlError> {
+    let Some(first) = cursor.rest().first().cloned() else { return Err(cursor.error()) };
+    cursor.skip(1);
+    if !matches!(cursor.peek(), Some(Token::Word(_))) {
+        return Err(cursor.error());
+    }
+    let mut tokens = vec![TokenWithSpan { token: Token::make_keyword("SELECT"), span: first.span }];
+    tokens.extend_from_slice(cursor.rest());
+    let query = parse_query(cursor.text, &tokens)?;
+    let call = procedure_call(&query).ok_or_else(|| syntax_error(cursor.text, cursor.rest().get(1)))?;
+    Ok(Statement::Call(call?.into()))
 }
 
 fn insert(cursor: &mut Cursor) -> Result<Statement, SqlError> {

@@ -1,7 +1,7 @@
 //! From a query's tree to a logical plan, by one statement's environment and view of the catalog.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -15,7 +15,10 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+    WindowUDF,
+};
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -34,6 +37,7 @@ use super::names::shown;
 use super::operators::{Operators, Types};
 use super::rewrite::{rewrite_expression, rewrite_query};
 use super::semantics::Semantics;
+use super::set_function::{SetCall, SetFunction};
 use super::statement::Name;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
@@ -45,6 +49,15 @@ pub(crate) const BATCH_ROWS: usize = 8192;
 /// Tables that a statement can name.
 pub(crate) trait Relations: Send + Sync {
     fn find(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>>;
+
+    /// A function about tables and chunks.
+    fn function(&self, name: &str, environment: &Arc<Environment>) -> Option<Arc<ScalarUDF>>;
+
+    /// Type of a hypertable's time column.
+    fn time_type(&self, relation: &str) -> Result<SqlType, SqlError>;
+
+    /// The rows of a set-returning function; made when they are read.
+    fn rows_of(&self, call: SetCall) -> Result<Arc<dyn TableProvider>, SqlError>;
 }
 
 /// What all statements share: functions, options, rules. Cloned per statement.
@@ -99,6 +112,10 @@ pub(crate) struct Planning<'a> {
     environment: Arc<Environment>,
     relations: &'a dyn Relations,
     planners: Vec<Arc<dyn ExprPlanner>>,
+    /// Of the parameters; `None` while the statement is only described.
+    values: Option<&'a [ScalarValue]>,
+    /// Numbers of the parameters that are arguments of set-returning functions, which the plan does not show.
+    arguments: Mutex<BTreeSet<usize>>,
 }
 
 impl<'a> Planning<'a> {
@@ -107,7 +124,28 @@ impl<'a> Planning<'a> {
             LazyLock::new(SessionStateDefaults::default_expr_planners);
         let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators(Arc::clone(&environment)))];
         planners.extend(PLANNERS.iter().cloned());
-        Self { base, environment, relations, planners }
+        Self { base, environment, relations, planners, values: None, arguments: Mutex::default() }
+    }
+
+    /// For a statement that is to run with these parameters.
+    pub(crate) fn with_parameters(mut self, values: &'a [ScalarValue]) -> Self {
+        self.values = Some(values);
+        self
+    }
+
+    /// The value of `$1`; `None` while there are none.
+    pub(super) fn value_of(&self, id: &str) -> Result<Option<ScalarValue>, SqlError> {
+        let missing = || SqlError::new("42P02", format!("there is no parameter {id}"));
+        let number: usize = id.strip_prefix('$').and_then(|digits| digits.parse().ok()).ok_or_else(missing)?;
+        let Some(values) = self.values else {
+            self.arguments.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+            return Ok(None);
+        };
+        number.checked_sub(1).and_then(|index| values.get(index)).cloned().map(Some).ok_or_else(missing)
+    }
+
+    pub(super) fn relations(&self) -> &dyn Relations {
+        self.relations
     }
 
     pub(crate) fn environment(&self) -> &Arc<Environment> {
@@ -170,6 +208,35 @@ impl<'a> Planning<'a> {
         Ok(self.base.optimizer().optimize(plan, self.base, |_, _| {})?)
     }
 
+    /// An expression without columns, its types coerced.
+    pub(crate) fn coerced(&self, expr: Expr) -> Result<Expr, SqlError> {
+        let plan = self.analyze(one_row(vec![expr.alias("value")])?)?;
+        let expr = plan.expressions().into_iter().next();
+        expr.map(Expr::unalias).ok_or_else(|| SqlError::new("XX000", "an expression was lost"))
+    }
+
+    /// What an expression without columns comes to.
+    pub(super) fn constant(&self, expr: Expr) -> Result<ScalarValue, SqlError> {
+        match self.simplify(self.coerced(expr)?)? {
+            Expr::Literal(value, _) => Ok(value),
+            other => Err(SqlError::unsupported(format!("argument {other} must be a constant"))),
+        }
+    }
+
+    /// Types of all parameters of a plan, in order: those known, those inferred, text for the rest.
+    pub(crate) fn parameter_types(
+        &self,
+        plan: &LogicalPlan,
+        known: &[Option<SqlType>],
+    ) -> Result<Vec<SqlType>, SqlError> {
+        let mut types = parameter_types(plan, known)?;
+        let highest = self.arguments.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or(0);
+        if types.len() < highest {
+            types.resize(highest, SqlType::Text);
+        }
+        Ok(types)
+    }
+
     /// A constant's value, as column of `wanted`.
     pub(crate) fn simplify(&self, expr: Expr) -> Result<Expr> {
         let context = SimplifyContext::builder().with_config_options(Arc::clone(self.base.config_options())).build();
@@ -177,7 +244,13 @@ impl<'a> Planning<'a> {
     }
 }
 
-/// Types of all parameters of a plan, in order: those known, those inferred, text for the rest.
+/// One row of these expressions.
+pub(crate) fn one_row(exprs: Vec<Expr>) -> Result<LogicalPlan, SqlError> {
+    let empty = EmptyRelation { produce_one_row: true, schema: Arc::new(DFSchema::empty()) };
+    Ok(LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(empty)).project(exprs)?.build()?)
+}
+
+/// Types of all parameters that a plan shows.
 pub(crate) fn parameter_types(plan: &LogicalPlan, known: &[Option<SqlType>]) -> Result<Vec<SqlType>, SqlError> {
     let inferred: HashMap<String, Option<FieldRef>> = plan.get_parameter_fields()?;
     let number = |name: &String| name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
@@ -238,6 +311,10 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        if let Some(function) = SetFunction::find(name) {
+            let rows = self.set_function(function, args).map_err(external)?;
+            return Ok(provider_as_source(rows));
+        }
         let Some(function) = self.base.table_functions().get(name) else {
             let message = format!("function {name} does not exist");
             return Err(external(SqlError::new("42883", message)));
@@ -273,7 +350,9 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        session::find(name, &self.environment).or_else(|| self.base.scalar_functions().get(name).cloned())
+        session::find(name, &self.environment)
+            .or_else(|| self.relations.function(name, &self.environment))
+            .or_else(|| self.base.scalar_functions().get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

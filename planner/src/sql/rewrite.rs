@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, Value, ValueWithSpan,
-    VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::names::{name_columns, name_select};
+use super::calls::{Callable, Shape, function_name};
+use super::names::{HIDDEN, name_columns, name_select};
+use super::parse::parse_query_text;
 use super::similar::similar_to_regex;
 use crate::error::SqlError;
 
@@ -64,7 +66,17 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         // While expressions still read as written.
         name_select(select);
-        ControlFlow::Continue(())
+        match lift_chunks(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<Self::Break> {
+        match rewrite_table_function(table) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
@@ -159,6 +171,9 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
     {
         function.name.0.remove(0);
     }
+    if let Some(callable) = function_name(&function.name).and_then(|name| Callable::find(&name)) {
+        return rewrite_call(function, callable);
+    }
     let name = match function.name.0.as_slice() {
         [part] => part.as_ident().map(|name| name.value.to_ascii_lowercase()).unwrap_or_default(),
         _ => return Ok(()),
@@ -179,6 +194,90 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
     };
     function.name = ObjectName::from(vec![Ident::new(postgres_name)]);
     Ok(())
+}
+
+/// A call in an expression, with all its arguments by position.
+fn rewrite_call(function: &mut Function, callable: &Callable) -> Result<(), SqlError> {
+    let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+    let name = &function.name;
+    match callable.shape {
+        Shape::Scalar => list.args = callable.arguments(&list.args)?,
+        Shape::Procedure => {
+            let types = vec!["unknown"; list.args.len()].join(", ");
+            return Err(SqlError::new("42809", format!("{name}({types}) is a procedure"))
+                .with_hint("To call a procedure, use CALL."));
+        }
+        Shape::SetOfScalars | Shape::Table => {
+            return Err(SqlError::unsupported(format!("{name} returns rows, which is not supported here"))
+                .with_hint(format!("SELECT * FROM {name}(...).")));
+        }
+    }
+    Ok(())
+}
+
+/// A function in FROM, with all its arguments by position.
+fn rewrite_table_function(table: &mut TableFactor) -> Result<(), SqlError> {
+    let (name, args, alias) = match table {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &mut args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, args, alias),
+        _ => return Ok(()),
+    };
+    let Some(callable) = function_name(name).and_then(|name| Callable::find(&name)) else { return Ok(()) };
+    if matches!(callable.shape, Shape::SetOfScalars | Shape::Table) {
+        *args = callable.arguments(args)?;
+        *name = ObjectName::from(vec![Ident::new(callable.name)]);
+        callable.name_columns(alias);
+    }
+    Ok(())
+}
+
+/// `SELECT compress_chunk(show_chunks('t'))`: the chunks are read FROM a table of their own.
+fn lift_chunks(select: &mut Select) -> Result<(), SqlError> {
+    let mut lift = Lift::default();
+    for item in &mut select.projection {
+        if let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } = item {
+            // Never broken off.
+            let _ = expr.visit(&mut lift);
+        }
+    }
+    let call = match lift.calls.as_slice() {
+        [] => return Ok(()),
+        [call] => call,
+        _ => return Err(SqlError::unsupported("several calls of show_chunks in one SELECT list are not supported")),
+    };
+    if select
+        .projection
+        .iter()
+        .any(|item| matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..)))
+    {
+        return Err(SqlError::unsupported("show_chunks beside * is not supported").with_hint("Call it in FROM."));
+    }
+    let text = format!("SELECT 1 FROM {call} AS \"{HIDDEN}chunks\"");
+    let query = parse_query_text(&text)?;
+    if let ast::SetExpr::Select(lifted) = query.body.as_ref() {
+        select.from.extend(lifted.from.iter().cloned());
+    }
+    Ok(())
+}
+
+/// Takes the calls of `show_chunks` out of expressions.
+#[derive(Default)]
+struct Lift {
+    calls: Vec<String>,
+}
+
+impl VisitorMut for Lift {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let callable = function_name(&function.name).and_then(|name| Callable::find(&name));
+        if callable.is_some_and(|callable| callable.shape == Shape::SetOfScalars) {
+            self.calls.push(function.to_string());
+            *expr = Expr::Identifier(Ident::with_quote('"', format!("{HIDDEN}chunks")));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// `date_trunc(unit, time, zone)`.
@@ -364,6 +463,27 @@ mod tests {
             parse_query_text("SELECT a, 1 FROM t GROUP BY 1 ORDER BY 2 OFFSET 3 FETCH FIRST 5 ROWS ONLY").unwrap();
         let text = rewrite_query(&query).unwrap().to_string();
         assert_eq!(text, "SELECT a, CAST(1 AS INTEGER) AS \"?column?\" FROM t GROUP BY 1 ORDER BY 2 LIMIT 5 OFFSET 3");
+    }
+
+    #[test]
+    fn chunks_in_a_select_list_are_read_from_a_table() {
+        let check = |sql: &str, expected: &str| {
+            let text = rewrite_query(&parse_query_text(sql).unwrap()).unwrap().to_string();
+            assert_eq!(text.replace(HIDDEN, "%"), expected, "{sql}");
+        };
+        check(
+            "SELECT c FROM public.Show_Chunks('t', newer_than => a) c",
+            "SELECT c FROM show_chunks('t', NULL, a, NULL, NULL) c (c)",
+        );
+        check(
+            "SELECT compress_chunk(show_chunks('t'), if_not_compressed => true)",
+            "SELECT compress_chunk(\"%chunks\", true) AS \"compress_chunk\" \
+             FROM show_chunks('t', NULL, NULL, NULL, NULL) AS \"%chunks\" (\"%chunks\")",
+        );
+        let refused = |sql: &str| rewrite_query(&parse_query_text(sql).unwrap()).unwrap_err();
+        assert_eq!(refused("SELECT recompress_chunk('c')").message, "recompress_chunk(unknown) is a procedure");
+        assert_eq!(refused("SELECT chunk_compression_stats('t')").sqlstate, "0A000");
+        assert_eq!(refused("SELECT * FROM show_chunks()").message, "function show_chunks() does not exist");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use meridian_pgtypes::copy::CopyOptions;
 use meridian_proto::SqlType;
 use meridian_proto::schema::Column;
 
+use super::tokens::{Cursor, tokenize};
 use crate::error::SqlError;
 
 /// One statement of a client.
@@ -23,6 +24,9 @@ pub enum Statement {
         if_exists: bool,
     },
     CreateHypertable(Arc<HypertableCall>),
+    AlterTable(Arc<AlterTable>),
+    /// CALL of a procedure, as the query that calls it as a function.
+    Call(Arc<ast::Query>),
     Begin(TransactionModes),
     Commit {
         chain: bool,
@@ -76,6 +80,18 @@ pub struct Name {
     pub name: String,
 }
 
+impl Name {
+    /// Reads a `regclass`: `name` or `schema.name`, folded to small letters unless quoted.
+    pub(crate) fn parse(text: &str) -> Result<Self, SqlError> {
+        let invalid = || SqlError::new("42602", format!("invalid name syntax: \"{text}\""));
+        let tokens = tokenize(text).map_err(|_| invalid())?;
+        let mut cursor = Cursor::new(text, &tokens);
+        let (schema, name) = cursor.qualified().map_err(|_| invalid())?;
+        cursor.expect_end().map_err(|_| invalid())?;
+        Ok(Self { schema, name })
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Insert {
     pub table: Name,
@@ -111,6 +127,22 @@ pub struct CreateTable {
     pub table: Name,
     pub columns: Vec<Column>,
     pub if_not_exists: bool,
+}
+
+/// `ALTER TABLE ... SET (timescaledb.compress ...)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterTable {
+    pub table: Name,
+    pub if_exists: bool,
+    pub options: CompressionOptions,
+}
+
+/// As written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompressionOptions {
+    pub compress: bool,
+    pub segment_by: Option<String>,
+    pub order_by: Option<String>,
 }
 
 /// A call of `create_hypertable` or `create_distributed_hypertable`.

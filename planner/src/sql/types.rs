@@ -1,9 +1,18 @@
 //! Type names as written, to our types.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
 use meridian_proto::SqlType;
 
 use crate::error::SqlError;
+
+/// The schema of rows that a gateway makes itself.
+pub(crate) fn row_schema(columns: &[(&str, SqlType)]) -> SchemaRef {
+    let field = |(name, sql_type): &(&str, SqlType)| sql_type.field(name, true);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
 
 const NUMERIC_DIGITS_MAX: u64 = 38;
 const VARCHAR_LENGTH_MAX: u64 = 10_485_760;
