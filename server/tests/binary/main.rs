@@ -5,6 +5,7 @@ mod admin;
 mod cli;
 mod clients;
 mod common;
+mod compression;
 mod config;
 mod copy;
 mod crash;
