@@ -25,6 +25,7 @@ mod floats;
 pub(crate) mod functions;
 mod operators;
 mod semantics;
+mod subqueries;
 
 pub(crate) mod plan;
 pub(crate) mod set_function;

@@ -305,6 +305,21 @@ fn grouping_error(message: &str) -> Option<SqlError> {
     None
 }
 
+/// What DataFusion says of correlated subqueries that it cannot make a join of.
+const SUBQUERY_LIMITS: [&str; 6] = [
+    "Correlated scalar subquery",
+    "scalar correlated subquery",
+    "SetComparison subquery can only",
+    "outer reference columns is not allowed",
+    "Unsupported Subquery plan",
+    "Correlated column is not allowed",
+];
+
+fn unplanned_subquery() -> SqlError {
+    SqlError::unsupported("this form of subquery is not supported")
+        .with_hint("Join the tables, or compare the outer query's columns with = in the subquery's WHERE.")
+}
+
 fn other_plan_error(message: &str) -> SqlError {
     let text = first_line(message);
     if message.contains("Ambiguous reference") {
@@ -337,6 +352,9 @@ fn other_plan_error(message: &str) -> SqlError {
     }
     if message.contains("Scalar subquery should only return one column") || message.contains("Too many columns!") {
         return SqlError::new("42601", "subquery must return only one column");
+    }
+    if SUBQUERY_LIMITS.iter().any(|limit| message.contains(limit)) {
+        return unplanned_subquery();
     }
     if message.contains("boolean") && message.contains("Cannot create filter") {
         return SqlError::new("42804", "argument of WHERE must be type boolean");
@@ -394,6 +412,10 @@ fn not_implemented(message: &str) -> SqlError {
     }
     if let Some(error) = cast_refusal(message) {
         return error;
+    }
+    let subqueries = ["ScalarSubquery", "InSubquery", "Exists(", "SetComparison", "OuterReferenceColumn"];
+    if SUBQUERY_LIMITS.iter().chain(&subqueries).any(|limit| message.contains(limit)) {
+        return unplanned_subquery();
     }
     SqlError::unsupported(format!("not supported: {text}"))
 }

@@ -3,3 +3,4 @@
 
 pub(crate) mod convert;
 pub(crate) mod session;
+pub(crate) mod single;

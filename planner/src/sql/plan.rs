@@ -39,6 +39,7 @@ use super::rewrite::{rewrite_expression, rewrite_query};
 use super::semantics::Semantics;
 use super::set_function::{SetCall, SetFunction};
 use super::statement::Name;
+use super::subqueries::SingleRows;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
 
@@ -199,6 +200,7 @@ impl<'a> Planning<'a> {
             Arc::new(Floats),
             Arc::new(TypeCoercion::new()),
             Arc::new(Semantics(Arc::clone(&self.environment))),
+            Arc::new(SingleRows),
         ];
         let analyzer = Analyzer::with_rules(rules);
         Ok(analyzer.execute_and_check(plan, self.base.config_options(), |_, _| {})?)

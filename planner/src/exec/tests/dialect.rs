@@ -185,3 +185,20 @@ fn lists_of_tables_are_in_the_information_schema() {
     let sql = "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 2";
     assert_eq!(Bench::new().texts(sql), ["public|hosts", "public|metrics"]);
 }
+
+#[test]
+fn a_scalar_subquery_has_one_row() {
+    const SEVERAL: &str = "more than one row returned by a subquery used as an expression";
+    fails("(SELECT 1 UNION SELECT 2)", "21000", SEVERAL);
+    fails("(SELECT rack FROM hosts)", "21000", SEVERAL);
+    fails("(SELECT x FROM (VALUES (1), (2)) t(x))", "21000", SEVERAL);
+    fails("count(*) FROM hosts WHERE rack = (SELECT rack FROM hosts)", "21000", SEVERAL);
+    fails("count(*) FROM hosts h WHERE rack = (SELECT v FROM metrics m WHERE m.host = h.host)", "21000", SEVERAL);
+    check("(SELECT 1), (SELECT max(rack) FROM hosts), (SELECT rack FROM hosts WHERE host = 'host_1')", "1|1|1");
+    check("(SELECT rack FROM hosts ORDER BY host LIMIT 1), (SELECT rack FROM hosts WHERE false)", "0|NULL");
+    check("(SELECT 1 UNION SELECT 1), pg_typeof((SELECT rack FROM hosts LIMIT 1))", "1|bigint");
+    // Nobody asks for the value.
+    check("count(*) FROM hosts WHERE false AND rack = (SELECT rack FROM hosts)", "0");
+    check("count(*) FROM hosts h WHERE rack = (SELECT rack FROM hosts i WHERE i.host = h.host)", "8");
+    check("count(*) FROM hosts h WHERE 72 = (SELECT count(*) FROM metrics m WHERE m.host = h.host)", "8");
+}
