@@ -22,7 +22,11 @@ mod similar;
 
 pub(crate) mod environment;
 mod floats;
+
+pub(crate) mod comparisons;
 pub(crate) mod functions;
+
+mod arrays;
 mod operators;
 mod semantics;
 mod subqueries;

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Log
 use datafusion::optimizer::AnalyzerRule;
 
 /// Functions whose arguments take one common type.
-const COMMON_TYPE_FUNCTIONS: [&str; 4] = ["coalesce", "greatest", "least", "nullif"];
+pub(super) const COMMON_TYPE_FUNCTIONS: [&str; 4] = ["coalesce", "greatest", "least", "nullif"];
 
 #[derive(Debug)]
 pub(crate) struct Floats;

@@ -2,5 +2,6 @@
 //! its session.
 
 pub(crate) mod convert;
+pub(crate) mod quantified;
 pub(crate) mod session;
 pub(crate) mod single;

@@ -12,9 +12,11 @@ use datafusion::sql::sqlparser::ast::{self, BinaryOperator};
 use meridian_hyperfunctions::times::interval_multiply;
 use meridian_proto::SqlType;
 
+use super::arrays;
 use super::environment::Environment;
 use super::errors::external;
 use super::functions::convert::constant;
+use super::rewrite::parse_quantified;
 use super::types::sql_type;
 
 /// Type names in casts.
@@ -43,6 +45,12 @@ pub(crate) struct Operators(pub Arc<Environment>);
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        if let BinaryOperator::Custom(name) = &expr.op
+            && let Some(quantified) = parse_quantified(name)
+        {
+            let planned = arrays::plan(expr.left, quantified, expr.right, schema, &self.0.format)?;
+            return Ok(PlannerResult::Planned(planned));
+        }
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             // A parameter without a type gets that of the other side later.
             return Ok(PlannerResult::Original(expr));

@@ -29,6 +29,7 @@ use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlT
 use datafusion::sql::sqlparser::ast;
 use meridian_proto::SqlType;
 
+use super::comparisons::Comparisons;
 use super::environment::Environment;
 use super::errors::external;
 use super::floats::Floats;
@@ -197,6 +198,7 @@ impl<'a> Planning<'a> {
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
             Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(Comparisons),
             Arc::new(Floats),
             Arc::new(TypeCoercion::new()),
             Arc::new(Semantics(Arc::clone(&self.environment))),

@@ -16,6 +16,16 @@ use super::parse::parse_query_text;
 use super::similar::similar_to_regex;
 use crate::error::SqlError;
 
+/// Begins the name of the operator that stands for ANY of an array, and for ALL.
+const ANY: &str = "any ";
+const ALL: &str = "all ";
+
+/// The comparison in the name of such an operator, and whether it is ALL. `None`: another operator.
+pub(super) fn parse_quantified(operator: &str) -> Option<(&str, bool)> {
+    let any = operator.strip_prefix(ANY).map(|symbol| (symbol, false));
+    any.or_else(|| operator.strip_prefix(ALL).map(|symbol| (symbol, true)))
+}
+
 /// Rewrites a query.
 pub(crate) fn rewrite_query(query: &Query) -> Result<Query, SqlError> {
     let mut query = query.clone();
@@ -139,6 +149,12 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
         }
         Expr::AtTimeZone { timestamp, time_zone } => {
             *expr = call("timezone", vec![(**time_zone).clone(), (**timestamp).clone()]);
+        }
+        Expr::AnyOp { left, compare_op, right, .. } if !matches!(**right, Expr::Subquery(_)) => {
+            *expr = quantified(left, compare_op, right, false);
+        }
+        Expr::AllOp { left, compare_op, right } if !matches!(**right, Expr::Subquery(_)) => {
+            *expr = quantified(left, compare_op, right, true);
         }
         Expr::Interval(interval) => {
             if let Some(text) = interval_text(interval) {
@@ -278,6 +294,12 @@ impl VisitorMut for Lift {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// ANY and ALL of an array, as operators of their own that are planned by the types of their operands.
+fn quantified(left: &Expr, op: &ast::BinaryOperator, right: &Expr, all: bool) -> Expr {
+    let op = ast::BinaryOperator::Custom(format!("{}{op}", if all { ALL } else { ANY }));
+    Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left.clone()), op, right: Box::new(right.clone()) }))
 }
 
 /// `date_trunc(unit, time, zone)`.

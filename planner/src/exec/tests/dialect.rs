@@ -202,3 +202,27 @@ fn a_scalar_subquery_has_one_row() {
     check("count(*) FROM hosts h WHERE rack = (SELECT rack FROM hosts i WHERE i.host = h.host)", "8");
     check("count(*) FROM hosts h WHERE 72 = (SELECT count(*) FROM metrics m WHERE m.host = h.host)", "8");
 }
+
+#[test]
+fn arrays_are_compared_with_each_element() {
+    check("count(*) FROM hosts WHERE host = ANY ('{host_1,host_2,nobody}')", "2");
+    check("count(*) FROM hosts WHERE host = ANY (ARRAY['host_1', 'host_2'])", "2");
+    check("count(*) FROM hosts WHERE host <> ALL ('{host_1,host_2}')", "6");
+    check("count(*) FROM hosts WHERE rack = ANY ('{1,7}')", "4");
+    check("1 = ANY (ARRAY[1.0, 2.5]), 2 < ANY ('{1,3}'), 2 < ALL ('{1,3}')", "t|t|f");
+    check(
+        "1 = ANY ('{2,NULL}'), 1 <> ALL ('{2,NULL}'), 1 = ANY ('{}'::int[]), 1 = ANY (NULL::int[])",
+        "NULL|NULL|f|NULL",
+    );
+    check("1.5::numeric(10,2) = ANY ('{1.5,2}')", "t");
+    fails("host = ANY ('{1}'::int[]) FROM hosts", "42883", "operator does not exist: text = integer");
+    fails("1 = ANY (2)", "42809", "op ANY/ALL (array) requires array on right side");
+}
+
+#[test]
+fn texts_meet_only_texts() {
+    fails("count(*) FROM hosts WHERE host = 1", "42883", "operator does not exist: text = integer");
+    fails("count(*) FROM hosts WHERE host IN (1, 2)", "42883", "operator does not exist: text = integer");
+    fails("count(*) FROM hosts WHERE rack > '1'::text", "42883", "operator does not exist: bigint > text");
+    check("count(*) FROM hosts WHERE host = 'host_1' AND rack IN ('1', '2')", "1");
+}
