@@ -28,8 +28,10 @@ pub(crate) mod functions;
 
 mod arrays;
 mod operators;
+mod recursion;
 mod semantics;
 mod subqueries;
+mod values;
 
 pub(crate) mod plan;
 pub(crate) mod set_function;

@@ -5,3 +5,4 @@ pub(crate) mod convert;
 pub(crate) mod quantified;
 pub(crate) mod session;
 pub(crate) mod single;
+pub(crate) mod typed;

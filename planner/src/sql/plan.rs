@@ -36,11 +36,13 @@ use super::floats::Floats;
 use super::functions::session;
 use super::names::shown;
 use super::operators::{Operators, Types};
+use super::recursion::RecursiveTerms;
 use super::rewrite::{rewrite_expression, rewrite_query};
 use super::semantics::Semantics;
 use super::set_function::{SetCall, SetFunction};
 use super::statement::Name;
 use super::subqueries::SingleRows;
+use super::values::unify_values;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
 
@@ -175,8 +177,12 @@ impl<'a> Planning<'a> {
 
     /// The plan of a query, before any rule. `types`: of the parameters, as far as known.
     pub(crate) fn query(&self, query: &ast::Query, types: &[Option<SqlType>]) -> Result<LogicalPlan, SqlError> {
-        let query = rewrite_query(query)?;
+        let mut query = rewrite_query(query)?;
         let planner = SqlToRel::new_with_options(self, Self::options());
+        let cell = |expr: &ast::Expr| {
+            planner.sql_to_expr(expr.clone(), &DFSchema::empty(), &mut Self::planner_context(types)).ok()
+        };
+        unify_values(&mut query, &cell)?;
         let statement = ast::Statement::Query(Box::new(query));
         let mut context = Self::planner_context(types);
         Ok(planner.sql_statement_to_plan_with_context(statement, &mut context)?)
@@ -202,6 +208,7 @@ impl<'a> Planning<'a> {
             Arc::new(Floats),
             Arc::new(TypeCoercion::new()),
             Arc::new(Semantics(Arc::clone(&self.environment))),
+            Arc::new(RecursiveTerms),
             Arc::new(SingleRows),
         ];
         let analyzer = Analyzer::with_rules(rules);

@@ -226,3 +226,27 @@ fn texts_meet_only_texts() {
     fails("count(*) FROM hosts WHERE rack > '1'::text", "42883", "operator does not exist: bigint > text");
     check("count(*) FROM hosts WHERE host = 'host_1' AND rack IN ('1', '2')", "1");
 }
+
+#[test]
+fn values_of_several_rows_meet_in_one_type() {
+    let rows = |sql: &str| Bench::new().texts(sql);
+    assert_eq!(rows("VALUES (1.0::float8), (2.0), (3.5)"), ["1", "2", "3.5"]);
+    assert_eq!(rows("VALUES (1), (2.5), (NULL)"), ["1.0", "2.5", "NULL"]);
+    assert_eq!(rows("VALUES ('a'::varchar(3)), ('bcde')"), ["a", "bcde"]);
+    assert_eq!(rows("SELECT x FROM (VALUES ('2024-01-01'::date), ('2024-01-02')) t(x)"), ["2024-01-01", "2024-01-02"]);
+    assert_eq!(type_of("x FROM (VALUES (1.0::float8), (2.0)) t(x)"), "double precision");
+    let error = Bench::new().error("VALUES (1), (true)");
+    assert_eq!(
+        (error.sqlstate.as_str(), error.message.as_str()),
+        ("42804", "VALUES types integer and boolean cannot be matched")
+    );
+}
+
+#[test]
+fn recursion_counts() {
+    let sql = "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT n FROM r";
+    assert_eq!(Bench::new().texts(sql), ["1", "2", "3", "4"]);
+    let sql =
+        "WITH RECURSIVE r(t) AS (SELECT 'a' UNION ALL SELECT t || 'b' FROM r WHERE length(t) < 3) SELECT t FROM r";
+    assert_eq!(Bench::new().texts(sql), ["a", "ab", "abb"]);
+}
