@@ -67,7 +67,7 @@ pub(crate) fn is_heavy(plan: &dyn ExecutionPlan) -> bool {
 
 fn multiplies(plan: &dyn ExecutionPlan) -> bool {
     let name = plan.name();
-    name.ends_with("JoinExec") || matches!(name, "UnnestExec" | "RecursiveQueryExec" | "LazyMemoryExec")
+    name.ends_with("JoinExec") || matches!(name, "UnnestExec" | "RecursiveQueryExec" | "LazyMemoryExec" | "SeriesExec")
 }
 
 /// The same plan, in which everything heavy yields at every batch and ends soon after `cancel`.

@@ -3,6 +3,7 @@
 
 pub(crate) mod convert;
 pub(crate) mod quantified;
+pub(crate) mod series;
 pub(crate) mod session;
 pub(crate) mod single;
 pub(crate) mod typed;

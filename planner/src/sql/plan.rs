@@ -17,7 +17,7 @@ use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanne
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
-    WindowUDF,
+    WindowUDF, lit,
 };
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -33,6 +33,7 @@ use super::comparisons::Comparisons;
 use super::environment::Environment;
 use super::errors::external;
 use super::floats::Floats;
+use super::functions::series::generate_series;
 use super::functions::session;
 use super::names::shown;
 use super::operators::{Operators, Types};
@@ -326,24 +327,22 @@ impl ContextProvider for Planning<'_> {
             let rows = self.set_function(function, args).map_err(external)?;
             return Ok(provider_as_source(rows));
         }
+        if name == "generate_series" {
+            let format = Arc::clone(&self.environment.format);
+            return Ok(provider_as_source(generate_series(args, &format, |arg| self.constant(arg).map_err(external))?));
+        }
         let Some(function) = self.base.table_functions().get(name) else {
             let message = format!("function {name} does not exist");
             return Err(external(SqlError::new("42883", message)));
         };
-        let schema = DFSchema::empty();
-        let context = SimplifyContext::builder().with_config_options(Arc::clone(self.base.config_options())).build();
-        let simplifier = ExprSimplifier::new(context);
-        let constant = |arg: Expr| -> Result<Expr> {
-            let arg = simplifier.simplify(simplifier.coerce(arg, &schema)?)?;
-            Ok(match arg {
+        let value = |arg: Expr| -> Result<Expr> {
+            Ok(match self.constant(arg).map_err(external)? {
                 // Those functions know one integer type.
-                Expr::Literal(ScalarValue::Int32(value), metadata) => {
-                    Expr::Literal(ScalarValue::Int64(value.map(Into::into)), metadata)
-                }
-                arg => arg,
+                ScalarValue::Int32(value) => lit(ScalarValue::Int64(value.map(Into::into))),
+                value => lit(value),
             })
         };
-        let args = args.into_iter().map(constant).collect::<Result<Vec<_>>>()?;
+        let args = args.into_iter().map(value).collect::<Result<Vec<_>>>()?;
         let args = datafusion::catalog::TableFunctionArgs::new(&args, self.base);
         Ok(provider_as_source(function.create_table_provider_with_args(args)?))
     }

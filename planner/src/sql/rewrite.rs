@@ -1,6 +1,8 @@
 //! What is changed in a query's tree before DataFusion plans it: where both read the same text differently, the text is
 //! put so that DataFusion reads what PostgreSQL means.
 
+mod calls;
+
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -76,17 +78,14 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         // While expressions still read as written.
         name_select(select);
-        match lift_chunks(select) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
+        if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
+            *exprs = std::mem::take(exprs).into_iter().flat_map(columns_of_row).collect();
         }
+        flow(lift_chunks(select).and_then(|()| calls::series_to_table(select)))
     }
 
     fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<Self::Break> {
-        match rewrite_table_function(table) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
-        }
+        flow(rewrite_table_function(table).and_then(|()| calls::name_function_column(table)))
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
@@ -125,10 +124,22 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        match rewrite_node(expr) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
-        }
+        flow(rewrite_node(expr))
+    }
+}
+
+/// `GROUP BY (a, b)` is `GROUP BY a, b`.
+fn columns_of_row(expr: Expr) -> Vec<Expr> {
+    match expr {
+        Expr::Tuple(columns) => columns,
+        expr => vec![expr],
+    }
+}
+
+fn flow(result: Result<(), SqlError>) -> ControlFlow<Box<SqlError>> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
     }
 }
 
@@ -194,6 +205,11 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
         [part] => part.as_ident().map(|name| name.value.to_ascii_lowercase()).unwrap_or_default(),
         _ => return Ok(()),
     };
+    calls::place_arguments(&name, function)?;
+    if name == "generate_series" {
+        return Err(SqlError::unsupported("set-returning functions are not supported here")
+            .with_hint("Put the function into FROM."));
+    }
     let arguments = match &function.args {
         FunctionArguments::List(list) => list.args.len(),
         _ => 0,

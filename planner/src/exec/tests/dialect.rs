@@ -250,3 +250,33 @@ fn recursion_counts() {
         "WITH RECURSIVE r(t) AS (SELECT 'a' UNION ALL SELECT t || 'b' FROM r WHERE length(t) < 3) SELECT t FROM r";
     assert_eq!(Bench::new().texts(sql), ["a", "ab", "abb"]);
 }
+
+#[test]
+fn series_are_tables_of_one_column() {
+    let rows = |sql: &str| Bench::in_zone("Europe/Berlin").texts(sql);
+    assert_eq!(rows("SELECT g FROM generate_series(1, 3) g"), ["1", "2", "3"]);
+    assert_eq!(rows("SELECT x FROM generate_series(3, 1, -2) AS g(x)"), ["3", "1"]);
+    assert_eq!(rows("SELECT generate_series(1, 2)"), ["1", "2"]);
+    assert_eq!(rows("SELECT u FROM unnest(ARRAY[1, 2]) u"), ["1", "2"]);
+    assert_eq!(rows("SELECT * FROM generate_series(1.0, 2, 0.5)"), ["1.0", "1.5", "2.0"]);
+    assert_eq!(rows("SELECT count(*) FROM generate_series(1, 100000)"), ["100000"]);
+    let days = "SELECT d FROM generate_series('2024-03-30'::timestamptz, '2024-04-01', '1 day') d";
+    assert_eq!(rows(days), ["2024-03-30 00:00:00+01", "2024-03-31 00:00:00+01", "2024-04-01 00:00:00+02"]);
+    let months = "SELECT d FROM generate_series(timestamp '2024-01-31', timestamp '2024-04-01', '1 month') d";
+    assert_eq!(rows(months), ["2024-01-31 00:00:00", "2024-02-29 00:00:00", "2024-03-29 00:00:00"]);
+    assert_eq!(type_of("g FROM generate_series(1, 3) g"), "integer");
+    assert_eq!(type_of("g FROM generate_series(1, 3000000000) g"), "bigint");
+    fails("g FROM generate_series(1, 3, 0) g", "22023", "step size cannot equal zero");
+}
+
+#[test]
+fn time_bucket_takes_named_arguments() {
+    let time = "'2024-07-03 12:07+00'::timestamptz";
+    check(&format!("time_bucket('7 days', {time}, origin => '2024-07-02')"), "2024-07-02 00:00:00+00");
+    check(&format!("time_bucket('1 day', {time}, \"offset\" => '2 hours')"), "2024-07-03 02:00:00+00");
+    check(
+        &format!("time_bucket(bucket_width => '1 day', ts => {time}, timezone => 'Europe/Berlin')"),
+        "2024-07-02 22:00:00+00",
+    );
+    check("time_bucket('7 days', '2024-07-03'::date, origin => '2024-07-02')", "2024-07-02");
+}
