@@ -27,6 +27,7 @@ pub(crate) mod comparisons;
 pub(crate) mod functions;
 
 mod arrays;
+mod json;
 mod operators;
 mod recursion;
 mod semantics;

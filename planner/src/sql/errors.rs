@@ -356,6 +356,12 @@ fn other_plan_error(message: &str) -> SqlError {
     if SUBQUERY_LIMITS.iter().any(|limit| message.contains(limit)) {
         return unplanned_subquery();
     }
+    if message.contains("LIMIT must be >=") {
+        return SqlError::new("2201W", "LIMIT must not be negative");
+    }
+    if message.contains("OFFSET must be >=") {
+        return SqlError::new("2201X", "OFFSET must not be negative");
+    }
     if message.contains("boolean") && message.contains("Cannot create filter") {
         return SqlError::new("42804", "argument of WHERE must be type boolean");
     }
@@ -416,6 +422,18 @@ fn not_implemented(message: &str) -> SqlError {
     let subqueries = ["ScalarSubquery", "InSubquery", "Exists(", "SetComparison", "OuterReferenceColumn"];
     if SUBQUERY_LIMITS.iter().chain(&subqueries).any(|limit| message.contains(limit)) {
         return unplanned_subquery();
+    }
+    if let Some(operator) = between(message, "Unsupported binary operator: ", "\n")
+        .or_else(|| message.strip_prefix("Unsupported binary operator: "))
+    {
+        // A name of the parser's: `Custom("x")`, `PGOverlap`.
+        let symbol = between(operator, "\"", "\"").map(|symbol| format!(" {symbol}")).unwrap_or_default();
+        return SqlError::unsupported(format!("operator{symbol} is not supported"));
+    }
+    // Trees of the parser and of plans are not for users.
+    let debugs = ["Unsupported ast node", "Unsupported Query Fields", " { ", "Some(", "Value("];
+    if debugs.iter().any(|debug| text.contains(debug)) {
+        return SqlError::unsupported("this form of statement is not supported");
     }
     SqlError::unsupported(format!("not supported: {text}"))
 }

@@ -2,6 +2,7 @@
 //! its session.
 
 pub(crate) mod convert;
+pub(crate) mod json;
 pub(crate) mod quantified;
 pub(crate) mod series;
 pub(crate) mod session;

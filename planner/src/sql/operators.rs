@@ -16,6 +16,7 @@ use super::arrays;
 use super::environment::Environment;
 use super::errors::external;
 use super::functions::convert::constant;
+use super::json;
 use super::rewrite::parse_quantified;
 use super::types::sql_type;
 
@@ -49,6 +50,9 @@ impl ExprPlanner for Operators {
             && let Some(quantified) = parse_quantified(name)
         {
             let planned = arrays::plan(expr.left, quantified, expr.right, schema, &self.0.format)?;
+            return Ok(PlannerResult::Planned(planned));
+        }
+        if let Some(planned) = json::plan(&expr, schema, &self.0.format)? {
             return Ok(PlannerResult::Planned(planned));
         }
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {

@@ -2,6 +2,7 @@
 //! put so that DataFusion reads what PostgreSQL means.
 
 mod calls;
+mod rows;
 
 use std::ops::ControlFlow;
 
@@ -117,10 +118,17 @@ impl VisitorMut for Rewriter {
                 *limit = None;
             }
         }
-        match fetch_to_limit(query) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
-        }
+        flow(fetch_to_limit(query).and_then(|()| check_limits(query)))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        // From outside in: what is left of rows where they are visited themselves is not part of a comparison.
+        let rewritten = rows::compare_rows(expr).map(|compared| {
+            if let Some(compared) = compared {
+                *expr = compared;
+            }
+        });
+        flow(rewritten)
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
@@ -186,9 +194,43 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedByteStringLiteral(_), .. }) => {
             return Err(SqlError::unsupported("bit string literals are not supported"));
         }
+        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => {
+            *expr = string(std::mem::take(text));
+        }
+        Expr::Collate { expr: inner, collation } => {
+            *expr = collated(inner, collation)?;
+        }
+        Expr::Tuple(_) => return Err(rows::unsupported()),
+        Expr::UnaryOp { op, expr: inner } => {
+            if let Some(function) = operator_function(*op)? {
+                *expr = call(function, vec![(**inner).clone()]);
+            }
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// Texts are compared byte by byte, which is what these collations mean.
+fn collated(expr: &Expr, collation: &ObjectName) -> Result<Expr, SqlError> {
+    let name = collation.0.last().and_then(|part| part.as_ident()).map(|name| name.value.clone()).unwrap_or_default();
+    if ["C", "POSIX", "ucs_basic"].contains(&name.as_str()) {
+        return Ok(expr.clone());
+    }
+    Err(SqlError::unsupported(format!("COLLATE \"{name}\" is not supported"))
+        .with_hint("Texts are ordered by their bytes, as with COLLATE \"C\"."))
+}
+
+/// The function behind a unary operator. `None`: DataFusion knows the operator.
+fn operator_function(op: ast::UnaryOperator) -> Result<Option<&'static str>, SqlError> {
+    use ast::UnaryOperator::{BitwiseNot, Minus, Not, PGAbs, PGCubeRoot, PGSquareRoot, Plus};
+    match op {
+        Plus | Minus | Not | BitwiseNot => Ok(None),
+        PGAbs => Ok(Some("abs")),
+        PGSquareRoot => Ok(Some("sqrt")),
+        PGCubeRoot => Ok(Some("cbrt")),
+        other => Err(SqlError::unsupported(format!("operator {other} is not supported"))),
+    }
 }
 
 fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
@@ -405,6 +447,29 @@ fn fetch_to_limit(query: &mut Query) -> Result<(), SqlError> {
         clause => *clause = Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: vec![] }),
     }
     Ok(())
+}
+
+/// A count below zero is refused by name; DataFusion reads it otherwise.
+fn check_limits(query: &Query) -> Result<(), SqlError> {
+    let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause else { return Ok(()) };
+    if limit.as_ref().is_some_and(is_negative) {
+        return Err(SqlError::new("2201W", "LIMIT must not be negative"));
+    }
+    if offset.as_ref().is_some_and(|offset| is_negative(&offset.value)) {
+        return Err(SqlError::new("2201X", "OFFSET must not be negative"));
+    }
+    Ok(())
+}
+
+fn is_negative(expr: &Expr) -> bool {
+    let mut inner = match expr {
+        Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => (**expr).clone(),
+        Expr::Nested(inner) => return is_negative(inner),
+        _ => return false,
+    };
+    unwrap_number(&mut inner);
+    matches!(&inner, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. })
+        if number.parse::<f64>().is_ok_and(|number| number > 0.0))
 }
 
 fn is_null(expr: &Expr) -> bool {

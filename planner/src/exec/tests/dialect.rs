@@ -280,3 +280,25 @@ fn time_bucket_takes_named_arguments() {
     );
     check("time_bucket('7 days', '2024-07-03'::date, origin => '2024-07-02')", "2024-07-02");
 }
+
+#[test]
+fn rows_and_operators_are_put_in_datafusions_words() {
+    check("(1, 2) = (1, 2), (1, 2) <> (1, 3), (1, 2) < (1, 3), (2, 1) <= (1, 9)", "t|t|t|f");
+    check("(1, 'a') IN ((1, 'b'), (1, 'a')), (1, 2) NOT IN ((1, 2))", "t|f");
+    check("@ (-5), |/ 9.0::float8, U&'d\\0061ta', 'a' COLLATE \"C\"", "5|3|data|a");
+    fails("'a' COLLATE \"de_DE\"", "0A000", "COLLATE \"de_DE\" is not supported");
+    fails("1 LIMIT -1", "2201W", "LIMIT must not be negative");
+    fails("1 OFFSET -1", "2201X", "OFFSET must not be negative");
+}
+
+#[test]
+fn jsonb_is_looked_into() {
+    let json = "'{\"a\": [1, {\"b\": \"x\"}, 2.50]}'::jsonb";
+    check(
+        &format!("{json} -> 'a', {json} ->> 'a', {json} -> 'c'"),
+        "[1, {\"b\": \"x\"}, 2.50]|[1, {\"b\": \"x\"}, 2.50]|NULL",
+    );
+    check(&format!("{json} -> 'a' -> 2, {json} #> '{{a,1,b}}', {json} #>> '{{a,1,b}}'"), "2.50|\"x\"|x");
+    fails(&format!("{json} @> '{{}}'"), "0A000", "operator @> of jsonb is not supported");
+    fails("'a'::text -> 'b'", "42883", "operator does not exist: text -> unknown");
+}
