@@ -28,7 +28,7 @@ impl Session {
             Statement::CreateHypertable(call) => self.create_hypertable(call, cancel).await,
             Statement::AlterTable(alter) => self.alter_table(alter, cancel).await,
             Statement::Call(query) => self.call(query, parameters, cancel).await,
-            Statement::Begin(modes) => self.begin(*modes),
+            Statement::Begin { modes, start } => self.begin(*modes, *start),
             Statement::Commit { chain } => self.end(true, *chain).await,
             Statement::Rollback { chain } => self.end(false, *chain).await,
             Statement::SetTransaction { modes, session } => {

@@ -139,7 +139,7 @@ impl Session {
         });
     }
 
-    pub(super) fn begin(&mut self, modes: TransactionModes) -> Result<Outcome, SqlError> {
+    pub(super) fn begin(&mut self, modes: TransactionModes, start: bool) -> Result<Outcome, SqlError> {
         match &mut self.transaction {
             // Statements of the message that came before it are part of it.
             Some(open) if open.implicit => open.implicit = false,
@@ -147,7 +147,8 @@ impl Session {
             None => self.open(false),
         }
         self.set_modes(modes, false)?;
-        Ok(Outcome::Done { tag: "BEGIN".to_owned() })
+        let tag = if start { "START TRANSACTION" } else { "BEGIN" };
+        Ok(Outcome::Done { tag: tag.to_owned() })
     }
 
     /// SET TRANSACTION, or SET SESSION CHARACTERISTICS.

@@ -280,11 +280,11 @@ fn transaction(cursor: &mut Cursor, word: &str) -> Result<Statement, SqlError> {
     match word {
         "start" => {
             cursor.expect_word("transaction")?;
-            Ok(Statement::Begin(transaction_modes(cursor)?))
+            Ok(Statement::Begin { modes: transaction_modes(cursor)?, start: true })
         }
         "begin" => {
             let _ = cursor.eat_word("work") || cursor.eat_word("transaction");
-            Ok(Statement::Begin(transaction_modes(cursor)?))
+            Ok(Statement::Begin { modes: transaction_modes(cursor)?, start: false })
         }
         _ => {
             if cursor.is_word("prepared") {
@@ -648,7 +648,10 @@ mod tests {
         assert!(matches!(one("SHOW TIME ZONE"), Statement::Show { name } if name == "timezone"));
         assert!(matches!(one("RESET ALL"), Statement::Reset { name: None }));
         let modes = TransactionModes { isolation: Some(Isolation::Serializable), read_only: Some(true) };
-        assert!(matches!(one("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY"), Statement::Begin(m) if m == modes));
+        assert!(
+            matches!(one("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY"), Statement::Begin { modes: m, start: false } if m == modes)
+        );
+        assert!(matches!(one("START TRANSACTION READ ONLY"), Statement::Begin { start: true, .. }));
     }
 
     #[test]

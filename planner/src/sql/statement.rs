@@ -27,7 +27,11 @@ pub enum Statement {
     AlterTable(Arc<AlterTable>),
     /// CALL of a procedure, as the query that calls it as a function.
     Call(Arc<ast::Query>),
-    Begin(TransactionModes),
+    Begin {
+        modes: TransactionModes,
+        /// Written START TRANSACTION, which is told back.
+        start: bool,
+    },
     Commit {
         chain: bool,
     },

@@ -11,6 +11,7 @@ mod copy;
 mod crash;
 mod damage;
 mod demo;
+mod dialect_queries;
 mod disk;
 mod leaves;
 mod membership;

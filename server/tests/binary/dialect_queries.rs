@@ -1,0 +1,75 @@
+//! Queries that mean what PostgreSQL means by them, through a driver and its parameters.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Node, Sql, sqlstate_of};
+
+async fn fill(sql: &Sql) {
+    sql.run("SET timezone = 'UTC'").await;
+    sql.run("CREATE TABLE t (k int, name text, short varchar(10), price numeric(10,2))").await;
+    sql.run("INSERT INTO t VALUES (1, 'a', 'a', 1.50), (2, 'b', 'b', 2.25), (3, NULL, NULL, NULL)").await;
+}
+
+#[tokio::test]
+async fn a_scalar_subquery_of_several_rows_is_an_error() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    fill(&sql).await;
+    let message = "more than one row returned by a subquery used as an expression".to_owned();
+    for query in [
+        "SELECT (SELECT 1 UNION SELECT 2)",
+        "SELECT * FROM t WHERE k = (SELECT k FROM t)",
+        "SELECT (SELECT u.k FROM t u WHERE u.price = t.price OR true) FROM t",
+        "SELECT (SELECT u.k FROM t u, t v WHERE u.name = t.name) FROM t",
+    ] {
+        let (state, text) = sql.fail(query).await;
+        assert!(state == "21000" && text == message || state == "0A000", "{query}: {state} {text}");
+    }
+    assert_eq!(sql.rows("SELECT (SELECT u.k FROM t u WHERE u.name = t.name) FROM t ORDER BY k").await, ["1", "2", "-"]);
+    assert_eq!(sql.rows("SELECT k FROM t WHERE k = (SELECT k FROM t WHERE name = 'b')").await, ["2"]);
+}
+
+#[tokio::test]
+async fn arrays_are_parameters() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    fill(&sql).await;
+    let keys = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>();
+    for column in ["name", "short"] {
+        let query = format!("SELECT k FROM t WHERE {column} = ANY($1) ORDER BY k");
+        let rows = sql.client.query(&query, &[&vec!["b", "a", "z"]]).await.unwrap();
+        assert_eq!(keys(rows), [1, 2], "{column}");
+        let query = format!("SELECT k FROM t WHERE {column} <> ALL($1::text[]) ORDER BY k");
+        let rows = sql.client.query(&query, &[&vec!["b"]]).await.unwrap();
+        assert_eq!(keys(rows), [1], "{column}");
+    }
+    let rows = sql.client.query("SELECT k FROM t WHERE k = ANY($1) ORDER BY k", &[&vec![3_i32, 1]]).await.unwrap();
+    assert_eq!(keys(rows), [1, 3]);
+    sql.run("PREPARE p AS SELECT k FROM t WHERE price = ANY($1)").await;
+    assert_eq!(sql.rows("EXECUTE p('{1.5,9}')").await, ["1"]);
+    let types = [tokio_postgres::types::Type::INT4];
+    let error = sql.client.prepare_typed("SELECT k FROM t WHERE name = $1", &types).await.unwrap_err();
+    assert_eq!(sqlstate_of(&error), "42883");
+    let rows = sql.client.query("SELECT k FROM t WHERE name = $1 AND k = $2", &[&"a", &1_i32]).await.unwrap();
+    assert_eq!(keys(rows), [1]);
+}
+
+#[tokio::test]
+async fn a_long_series_is_cancelled() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("SET statement_timeout = '300ms'").await;
+    let began = Instant::now();
+    let (state, _) = sql.fail("SELECT count(*) FROM generate_series(1, 100000000000) g WHERE g < 0").await;
+    assert_eq!(state, "57014");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn transactions_are_started_by_their_name() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("START TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
+    assert_eq!(sql.rows("SHOW transaction_isolation").await, ["repeatable read"]);
+    sql.run("COMMIT").await;
+}
