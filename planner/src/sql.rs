@@ -17,6 +17,7 @@ pub(crate) mod names;
 pub(crate) mod calls;
 pub(crate) mod parse;
 
+pub(crate) mod parameters;
 mod rewrite;
 mod similar;
 

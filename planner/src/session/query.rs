@@ -25,6 +25,7 @@ use crate::exec::stream::{cancellable, check, start};
 use crate::outcome::{Outcome, OutputColumn};
 use crate::sql::environment::Environment;
 use crate::sql::functions::session::clock_us;
+use crate::sql::parameters::with_casts;
 use crate::sql::plan::{Planning, bind, output_columns};
 use crate::sql::statement::{ExplainOptions, Statement};
 
@@ -227,8 +228,9 @@ fn analyse(
     query: &ast::Query,
     known: &[Option<SqlType>],
 ) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
-    let plan = planning.query(query, known)?;
-    let parameters = planning.parameter_types(&plan, known)?;
+    let known = with_casts(query, known);
+    let plan = planning.query(query, &known)?;
+    let parameters = planning.parameter_types(&plan, &known)?;
     // Now that all parameters have types, so have all columns.
     let typed: Vec<_> = parameters.iter().cloned().map(Some).collect();
     let plan = if parameters.is_empty() { plan } else { planning.query(query, &typed)? };

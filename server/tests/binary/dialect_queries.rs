@@ -50,6 +50,8 @@ async fn arrays_are_parameters() {
     let types = [tokio_postgres::types::Type::INT4];
     let error = sql.client.prepare_typed("SELECT k FROM t WHERE name = $1", &types).await.unwrap_err();
     assert_eq!(sqlstate_of(&error), "42883");
+    let row = sql.client.query_one("SELECT $1::int + 1, $2::text", &[&1_i32, &"a"]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1)), (2, "a"));
     let rows = sql.client.query("SELECT k FROM t WHERE name = $1 AND k = $2", &[&"a", &1_i32]).await.unwrap();
     assert_eq!(keys(rows), [1]);
 }
