@@ -1,10 +1,11 @@
 //! What every part of Meridian agrees on: identities, time, types, the catalog's nouns, the slot hash, refusals, the
 //! record frame of all logs, and the messages between nodes.
 //!
-//! The story: `ids`, `time` and `types` are words; `schema`, `compression` and `catalog` are nouns made of them;
-//! `command` changes nouns; `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a node
-//! says no; `convert` is the border to `wire`.
+//! The story: `ids`, `time`, `calendar` and `types` are words; `schema`, `compression` and `catalog` are nouns made of
+//! them; `command` changes nouns; `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a
+//! node says no; `convert` is the border to `wire`.
 
+pub mod calendar;
 pub mod catalog;
 pub mod command;
 pub mod compression;

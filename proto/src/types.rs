@@ -7,7 +7,7 @@
 //! | real, double precision | Float32, Float64 | |
 //! | numeric(p,s) | Decimal128(p,s) | |
 //! | numeric | Decimal128(38,16) | a value that needs more digits is refused, never rounded |
-//! | text, varchar(n), char(n) | Utf8 | |
+//! | text, varchar(n), char(n) | Utf8 | char(n) without the spaces at its end |
 //! | timestamptz, timestamp | Timestamp(us, UTC), Timestamp(us) | infinities at the ends of i64 |
 //! | date | Date32 | infinities at the ends of i32 |
 //! | time | Time64(us) | |
@@ -36,7 +36,7 @@ pub enum SqlType {
     Text,
     /// Length in characters, or `None`.
     Varchar(Option<u32>),
-    /// Length in characters; values are padded with spaces.
+    /// Length in characters; values are held without the spaces at their end, and shown padded.
     Char(u32),
     Timestamptz,
     Timestamp,

@@ -53,7 +53,11 @@ fn exact(sql_type: &SqlType, array: &ArrayRef, format: &Format) -> Option<Column
         SqlType::Float4 => Column::Float4(array.as_primitive_opt::<Float32Type>()?.clone()),
         SqlType::Float8 => Column::Float8(array.as_primitive_opt::<Float64Type>()?.clone()),
         SqlType::Numeric(limits) => decimal(array.as_primitive_opt::<Decimal128Type>()?, *limits),
-        SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => match array.data_type() {
+        SqlType::Char(length) => match array.data_type() {
+            DataType::Utf8 => Column::Char(array.as_string::<i32>().clone(), *length as usize),
+            _ => return None,
+        },
+        SqlType::Text | SqlType::Varchar(_) => match array.data_type() {
             DataType::Utf8 => Column::Text(array.as_string::<i32>().clone()),
             DataType::LargeUtf8 => Column::LargeText(array.as_string::<i64>().clone()),
             DataType::Utf8View => Column::TextView(array.as_string_view().clone()),
@@ -88,6 +92,9 @@ fn kindred(sql_type: &SqlType, array: &ArrayRef, format: &Format) -> Option<Colu
         SqlType::Int2 | SqlType::Int4 | SqlType::Int8 if data_type.is_integer() => integers(sql_type, array)?,
         SqlType::Numeric(limits) => numerics(array, *limits)?,
         // Whatever a query calls text is shown as its own type is.
+        SqlType::Char(_) if matches!(data_type, DataType::LargeUtf8 | DataType::Utf8View) => {
+            exact(sql_type, &cast_or(array, &DataType::Utf8), format)?
+        }
         SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => rendered(array, format),
         SqlType::Array(element) => {
             let values = match data_type {

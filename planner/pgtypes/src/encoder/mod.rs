@@ -15,7 +15,7 @@ use meridian_proto::time::{POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_US};
 use crate::calendar::{DATE_INFINITY, DATE_NEG_INFINITY, TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY};
 use crate::datetime;
 use crate::format::{ByteaOutput, Format};
-use crate::types::{array, bytea, float, integer, numeric, uuid};
+use crate::types::{array, bytea, float, integer, numeric, string, uuid};
 use crate::zone::TimeZone;
 
 /// Writes the values of one array. The array is taken apart once, here, and not per value.
@@ -46,6 +46,8 @@ pub(crate) enum Column {
     Text(StringArray),
     LargeText(LargeStringArray),
     TextView(StringViewArray),
+    /// char(n), which is held without the spaces at its end.
+    Char(StringArray, usize),
     Jsonb(StringArray),
     Timestamptz(TimestampMicrosecondArray, TimeZone),
     Timestamp(TimestampMicrosecondArray),
@@ -101,6 +103,7 @@ impl Encoder {
             }
             Column::LargeText(values) => out.put_slice(values.value(row).as_bytes()),
             Column::TextView(values) => out.put_slice(values.value(row).as_bytes()),
+            Column::Char(values, length) => string::write_char(values.value(row), *length, out),
             Column::Timestamptz(values, zone) => datetime::write_timestamptz(values.value(row), zone, out),
             Column::Timestamp(values) => datetime::write_timestamp(values.value(row), out),
             Column::Date(values) => datetime::write_date(values.value(row), out),
@@ -155,7 +158,7 @@ impl Encoder {
             Column::Array { offsets, elements, element_oid } => {
                 elements.array_binary(range(offsets, row), *element_oid, out);
             }
-            Column::Text(_) | Column::LargeText(_) | Column::TextView(_) => self.text(row, out),
+            Column::Text(_) | Column::LargeText(_) | Column::TextView(_) | Column::Char(..) => self.text(row, out),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::{BufMut, BytesMut};
 use meridian_proto::SqlType;
 
 use crate::error::{NOT_IN_REPERTOIRE, STRING_TOO_LONG, ValueError};
@@ -34,7 +35,8 @@ fn invalid(bytes: &[u8]) -> ValueError {
     ValueError::new(NOT_IN_REPERTOIRE, format!("invalid byte sequence for encoding \"UTF8\": {}", shown.join(" ")))
 }
 
-/// The text as a column of this type keeps it: spaces beyond the length cut, char(n) padded.
+/// The text as a column of this type keeps it: spaces beyond the length cut, of char(n) all spaces at the end, which are
+/// put back where values are written. So texts compare, join and group as PostgreSQL's char(n), which ignores them.
 ///
 /// Error: 22001 where more than spaces would be cut. Types without a length keep every text.
 #[inline]
@@ -54,12 +56,16 @@ fn fit_varchar(length: u32, text: &str) -> Result<Cow<'_, str>, ValueError> {
 }
 
 fn fit_char(length: u32, text: &str) -> Result<Cow<'_, str>, ValueError> {
-    let Some(fitting) = cut(length, text) else { return Err(too_long("character", length)) };
-    let missing = length as usize - fitting.chars().count();
-    if missing == 0 {
-        return Ok(Cow::Borrowed(fitting));
+    match cut(length, text) {
+        Some(fitting) => Ok(Cow::Borrowed(fitting.trim_end_matches(' '))),
+        None => Err(too_long("character", length)),
     }
-    Ok(Cow::Owned(format!("{fitting}{}", " ".repeat(missing))))
+}
+
+/// Appends a char(n) with the spaces that fill it.
+pub(crate) fn write_char(text: &str, length: usize, out: &mut BytesMut) {
+    out.put_slice(text.as_bytes());
+    out.put_bytes(b' ', length.saturating_sub(text.chars().count()));
 }
 
 /// At most `length` characters of the text, `None` if more than spaces lie beyond.
