@@ -1,17 +1,20 @@
-//! Arithmetic that fails where PostgreSQL's fails and rounds where it rounds: integers do not wrap around, floats are
-//! not divided by zero, quotients of numerics keep 16 digits behind the point, floats become integers by rounding.
+//! Arithmetic that fails where PostgreSQL's fails and rounds where it rounds: integers do not wrap around, floats do not
+//! overflow and are not divided by zero, quotients of numerics keep 16 digits behind the point, floats become integers by
+//! rounding, numerics the nearest double.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Float64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, i256};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, i256};
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 /// Scale of every numeric quotient.
 pub const QUOTIENT_SCALE: i8 = 16;
+/// One less than a numeric column without limits has, by which the two are told apart: a quotient's digits are all shown.
+pub const QUOTIENT_PRECISION: u8 = DIGITS_MAX - 1;
 const DIGITS_MAX: u8 = 38;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,19 +22,27 @@ enum Operation {
     IntegerAdd,
     IntegerSubtract,
     IntegerMultiply,
+    FloatAdd,
+    FloatSubtract,
+    FloatMultiply,
     FloatDivide,
     NumericDivide,
     Round,
+    NumericToDouble,
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 10] = [
         Self::IntegerAdd,
         Self::IntegerSubtract,
         Self::IntegerMultiply,
+        Self::FloatAdd,
+        Self::FloatSubtract,
+        Self::FloatMultiply,
         Self::FloatDivide,
         Self::NumericDivide,
         Self::Round,
+        Self::NumericToDouble,
     ];
 
     fn name(self) -> &'static str {
@@ -39,18 +50,28 @@ impl Operation {
             Self::IntegerAdd => "int_add",
             Self::IntegerSubtract => "int_subtract",
             Self::IntegerMultiply => "int_multiply",
+            Self::FloatAdd => "float_add",
+            Self::FloatSubtract => "float_subtract",
+            Self::FloatMultiply => "float_multiply",
             Self::FloatDivide => "float_divide",
             Self::NumericDivide => "numeric_divide",
             Self::Round => "round_half_even",
+            Self::NumericToDouble => "numeric_to_double",
         }
     }
 
     fn takes(self, data_type: &DataType) -> bool {
         match self {
             Self::IntegerAdd | Self::IntegerSubtract | Self::IntegerMultiply => data_type.is_integer(),
-            Self::FloatDivide | Self::Round => data_type.is_floating(),
-            Self::NumericDivide => matches!(data_type, DataType::Decimal128(..)),
+            Self::FloatAdd | Self::FloatSubtract | Self::FloatMultiply | Self::FloatDivide | Self::Round => {
+                data_type.is_floating()
+            }
+            Self::NumericDivide | Self::NumericToDouble => matches!(data_type, DataType::Decimal128(..)),
         }
+    }
+
+    fn takes_one(self) -> bool {
+        matches!(self, Self::Round | Self::NumericToDouble)
     }
 }
 
@@ -91,12 +112,20 @@ getters! {
     int_subtract = IntegerSubtract;
     /// `a * b` of one integer type.
     int_multiply = IntegerMultiply;
+    /// `a + b` of one float type.
+    float_add = FloatAdd;
+    /// `a - b` of one float type.
+    float_subtract = FloatSubtract;
+    /// `a * b` of one float type.
+    float_multiply = FloatMultiply;
     /// `a / b` of one float type.
     float_divide = FloatDivide;
     /// `a / b` of numerics.
     numeric_divide = NumericDivide;
     /// A float's nearest whole number, of two the even one.
     round_half_even = Round;
+    /// The double that is nearest to a numeric.
+    numeric_to_double = NumericToDouble;
 }
 
 impl ScalarUDFImpl for Arithmetic {
@@ -109,7 +138,7 @@ impl ScalarUDFImpl for Arithmetic {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let count = if self.operation == Operation::Round { 1 } else { 2 };
+        let count = if self.operation.takes_one() { 1 } else { 2 };
         let uniform = self.operation == Operation::NumericDivide || types.windows(2).all(|pair| pair[0] == pair[1]);
         if types.len() == count && uniform && types.iter().all(|t| self.operation.takes(t)) {
             return Ok(types.to_vec());
@@ -120,7 +149,8 @@ impl ScalarUDFImpl for Arithmetic {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match (self.operation, types) {
-            (Operation::NumericDivide, _) => Ok(DataType::Decimal128(DIGITS_MAX, QUOTIENT_SCALE)),
+            (Operation::NumericDivide, _) => Ok(DataType::Decimal128(QUOTIENT_PRECISION, QUOTIENT_SCALE)),
+            (Operation::NumericToDouble, _) => Ok(DataType::Float64),
             (_, [first, ..]) => Ok(first.clone()),
             _ => internal_err!("{} without arguments", self.name()),
         }
@@ -130,7 +160,11 @@ impl ScalarUDFImpl for Arithmetic {
         let whole = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let result = match (self.operation, args.args.as_slice()) {
             (Operation::Round, [value]) => round(&value.to_array(args.number_rows)?)?,
-            (Operation::FloatDivide, [left, right]) => divide_floats(left, right, args.number_rows)?,
+            (Operation::NumericToDouble, [value]) => doubles(&value.to_array(args.number_rows)?)?,
+            (
+                Operation::FloatAdd | Operation::FloatSubtract | Operation::FloatMultiply | Operation::FloatDivide,
+                [left, right],
+            ) => floats(self.operation, left, right, args.number_rows)?,
             (Operation::NumericDivide, [left, right]) => {
                 divide_numerics(&left.to_array(args.number_rows)?, &right.to_array(args.number_rows)?)?
             }
@@ -159,6 +193,75 @@ fn datum(value: &ColumnarValue) -> Result<Box<dyn Datum>> {
         ColumnarValue::Array(array) => Box::new(Arc::clone(array)),
         ColumnarValue::Scalar(scalar) => Box::new(scalar.to_scalar()?),
     })
+}
+
+fn floats(operation: Operation, left: &ColumnarValue, right: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
+    let result = match operation {
+        Operation::FloatAdd => numeric::add(datum(left)?.as_ref(), datum(right)?.as_ref())?,
+        Operation::FloatSubtract => numeric::sub(datum(left)?.as_ref(), datum(right)?.as_ref())?,
+        Operation::FloatMultiply => numeric::mul(datum(left)?.as_ref(), datum(right)?.as_ref())?,
+        _ => divide_floats(left, right, rows)?,
+    };
+    match result.data_type() {
+        DataType::Float64 => check_floats::<Float64Type>(operation, &result, left, right)?,
+        DataType::Float32 => check_floats::<Float32Type>(operation, &result, left, right)?,
+        other => return internal_err!("float arithmetic of {other}"),
+    }
+    Ok(result)
+}
+
+/// Refuses infinities that come of finite numbers, and zeros that come of others.
+fn check_floats<T: ArrowPrimitiveType>(
+    operation: Operation,
+    result: &ArrayRef,
+    left: &ColumnarValue,
+    right: &ColumnarValue,
+) -> Result<()>
+where
+    T::Native: Into<f64>,
+{
+    let scales = matches!(operation, Operation::FloatMultiply | Operation::FloatDivide);
+    let is_suspect = |value: f64| value.is_infinite() || (scales && value == 0.0);
+    let results = result.as_primitive::<T>();
+    if !results.values().iter().any(|value| is_suspect((*value).into())) {
+        return Ok(());
+    }
+    let (left, right) = (left.to_array(result.len())?, right.to_array(result.len())?);
+    let (left, right) = (left.as_primitive::<T>(), right.as_primitive::<T>());
+    for row in (0..result.len()).filter(|row| results.is_valid(*row)) {
+        let (value, a, b): (f64, f64, f64) =
+            (results.value(row).into(), left.value(row).into(), right.value(row).into());
+        if value.is_infinite() && a.is_finite() && b.is_finite() {
+            return exec_err!("value out of range: overflow");
+        }
+        // An infinite divisor makes a true zero.
+        if scales && value == 0.0 && a != 0.0 && (operation == Operation::FloatDivide || b != 0.0) && !b.is_infinite() {
+            return exec_err!("value out of range: underflow");
+        }
+    }
+    Ok(())
+}
+
+fn doubles(values: &ArrayRef) -> Result<ArrayRef> {
+    let Some(values) = values.as_primitive_opt::<Decimal128Type>() else {
+        return internal_err!("numeric_to_double of {}", values.data_type());
+    };
+    let scale = values.scale();
+    let doubles: Float64Array = values.unary(|value| decimal_to_double(value, scale));
+    Ok(Arc::new(doubles))
+}
+
+/// The double that is nearest to `value` x 10^-`scale`, as if its digits had been read.
+#[must_use]
+pub fn decimal_to_double(value: i128, scale: i8) -> f64 {
+    /// Up to here doubles are all integers, and powers of ten exact.
+    const INTEGER_MAX: u128 = 1 << 53;
+    const POWER_MAX: i8 = 22;
+    if value.unsigned_abs() <= INTEGER_MAX && (0..=POWER_MAX).contains(&scale) {
+        // Of two exact numbers the quotient is rounded once.
+        return value as f64 / 10_f64.powi(scale.into());
+    }
+    format!("{value}e{}", -i32::from(scale)).parse().unwrap_or(f64::NAN)
 }
 
 fn divide_floats(left: &ColumnarValue, right: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
@@ -214,7 +317,7 @@ fn divide_numerics(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
         half_away(dividend, divisor).map(Some)
     };
     let values: Vec<_> = left.iter().zip(right.iter()).map(quotient).collect::<Result<_>>()?;
-    Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(DIGITS_MAX, QUOTIENT_SCALE)?))
+    Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(QUOTIENT_PRECISION, QUOTIENT_SCALE)?))
 }
 
 fn overflow() -> DataFusionError {
@@ -232,7 +335,7 @@ fn half_away(dividend: i256, divisor: i256) -> Result<i128> {
         i256::ZERO
     };
     let rounded = quotient.checked_add(away).and_then(i256::to_i128).ok_or_else(overflow)?;
-    if rounded.unsigned_abs() >= 10_u128.pow(DIGITS_MAX.into()) { Err(overflow()) } else { Ok(rounded) }
+    if rounded.unsigned_abs() >= 10_u128.pow(QUOTIENT_PRECISION.into()) { Err(overflow()) } else { Ok(rounded) }
 }
 
 fn round(values: &ArrayRef) -> Result<ArrayRef> {
@@ -300,11 +403,38 @@ mod tests {
     }
 
     #[test]
+    fn floats_do_not_overflow() {
+        let float = |value: f64| ScalarValue::Float64(Some(value));
+        let message = |result: Result<ScalarValue>| result.unwrap_err().to_string();
+        assert!(message(call(&float_multiply(), vec![float(1e308), float(10.0)])).contains("overflow"));
+        assert!(message(call(&float_add(), vec![float(f64::MAX), float(f64::MAX)])).contains("overflow"));
+        assert!(message(call(&float_multiply(), vec![float(1e-300), float(1e-300)])).contains("underflow"));
+        assert!(message(call(&float_divide(), vec![float(1e-300), float(1e300)])).contains("underflow"));
+        let infinity = float(f64::INFINITY);
+        assert_eq!(call(&float_multiply(), vec![infinity.clone(), float(2.0)]).unwrap(), infinity);
+        assert_eq!(call(&float_divide(), vec![float(1.0), infinity]).unwrap(), float(0.0));
+        assert_eq!(call(&float_multiply(), vec![float(0.0), float(2.0)]).unwrap(), float(0.0));
+    }
+
+    #[test]
+    fn numerics_become_the_nearest_double() {
+        assert_eq!(decimal_to_double(1, -15), 1e15);
+        assert_eq!(decimal_to_double(1, 1), 0.1);
+        assert_eq!(
+            decimal_to_double(123_456_789_012_345_678_901_234_567_890, 10),
+            12_345_678_901_234_567_890.123_456_789
+        );
+        assert_eq!(decimal_to_double(-5, 38), -5e-38);
+        assert_eq!(call(&numeric_to_double(), vec![decimal(25, 1)]).unwrap(), ScalarValue::Float64(Some(2.5)));
+    }
+
+    #[test]
     fn quotients_of_numerics_have_sixteen_digits() {
         let quotient = |a, b| call(&numeric_divide(), vec![a, b]);
-        assert_eq!(quotient(decimal(1, 0), decimal(3, 0)).unwrap(), decimal(3_333_333_333_333_333, 16));
-        assert_eq!(quotient(decimal(-2, 0), decimal(3, 0)).unwrap(), decimal(-6_666_666_666_666_667, 16));
-        assert_eq!(quotient(decimal(5, 1), decimal(25, 2)).unwrap(), decimal(20_000_000_000_000_000, 16));
+        let of = |value| ScalarValue::Decimal128(Some(value), QUOTIENT_PRECISION, QUOTIENT_SCALE);
+        assert_eq!(quotient(decimal(1, 0), decimal(3, 0)).unwrap(), of(3_333_333_333_333_333));
+        assert_eq!(quotient(decimal(-2, 0), decimal(3, 0)).unwrap(), of(-6_666_666_666_666_667));
+        assert_eq!(quotient(decimal(5, 1), decimal(25, 2)).unwrap(), of(20_000_000_000_000_000));
         assert!(quotient(decimal(1, 0), decimal(0, 3)).is_err());
         assert!(quotient(decimal(i128::MAX / 2, 0), decimal(1, 16)).is_err());
     }

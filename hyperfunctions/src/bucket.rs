@@ -1,11 +1,15 @@
 //! Bucket arithmetic over timestamps: widths of days and time from an origin, or of months by the calendar.
 
 use arrow::datatypes::IntervalMonthDayNano;
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime};
 use datafusion::common::{DataFusionError, Result, exec_err};
+use meridian_proto::calendar::{date_of, days_of, month_days};
 use meridian_proto::time::{BUCKET_ORIGIN_US, US_PER_DAY, bucket_start};
 
 use crate::zone::Zone;
+
+/// Julian day 0, 4714-11-24 BC: where PostgreSQL's timestamps begin.
+const TIMESTAMP_MIN_US: i64 = -2_440_588 * US_PER_DAY;
 
 /// How a timestamp finds its bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,7 +86,7 @@ fn interval_us(interval: IntervalMonthDayNano) -> Option<i64> {
     i64::from(interval.days).checked_mul(US_PER_DAY)?.checked_add(interval.nanoseconds / 1000)
 }
 
-fn negate(interval: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
+pub(crate) fn negate(interval: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     Some(IntervalMonthDayNano {
         months: interval.months.checked_neg()?,
         days: interval.days.checked_neg()?,
@@ -90,17 +94,21 @@ fn negate(interval: IntervalMonthDayNano) -> Option<IntervalMonthDayNano> {
     })
 }
 
-/// Months first, then days and time, as PostgreSQL adds them.
-fn add_interval(time_us: i64, interval: IntervalMonthDayNano) -> Option<i64> {
-    let mut time_us = time_us;
-    if interval.months != 0 {
-        let moment = DateTime::from_timestamp_micros(time_us)?.naive_utc();
-        let months = Months::new(interval.months.unsigned_abs());
-        let moved =
-            if interval.months > 0 { moment.checked_add_months(months)? } else { moment.checked_sub_months(months)? };
-        time_us = moved.and_utc().timestamp_micros();
+/// Months first, then days and time, as PostgreSQL adds them: the day of a month that is too short is its last.
+/// Infinities stay; `None`: out of range.
+pub(crate) fn add_interval(time_us: i64, interval: IntervalMonthDayNano) -> Option<i64> {
+    if time_us == i64::MIN || time_us == i64::MAX {
+        return Some(time_us);
     }
-    time_us.checked_add(interval_us(interval)?)
+    let mut days = time_us.div_euclid(US_PER_DAY);
+    if interval.months != 0 {
+        let (year, month, day) = date_of(days);
+        let months = year * 12 + i64::from(month) - 1 + i64::from(interval.months);
+        let (year, month) = (months.div_euclid(12), months.rem_euclid(12) as u32 + 1);
+        days = days_of(year, month, day.min(month_days(year, month)));
+    }
+    let moved = days.checked_mul(US_PER_DAY)?.checked_add(time_us.rem_euclid(US_PER_DAY))?;
+    moved.checked_add(interval_us(interval)?).filter(|us| *us >= TIMESTAMP_MIN_US && *us != i64::MAX)
 }
 
 /// Only the month of the origin counts; without one it is January 2000.

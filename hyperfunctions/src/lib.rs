@@ -7,22 +7,32 @@
 pub mod zone;
 
 pub mod arithmetic;
+mod arrays;
 mod bucket;
 mod ends;
+pub mod parts;
+mod rounding;
 mod sums;
+pub mod texts;
 mod time_bucket;
 pub mod times;
+mod truncate;
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-/// Functions of one row.
+/// Functions of one row. Some take the place of DataFusion's of that name.
 #[must_use]
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![Arc::new(ScalarUDF::from(time_bucket::TimeBucket::default()))];
     functions.extend(arithmetic::functions());
+    functions.extend(arrays::functions());
+    functions.extend(parts::functions());
+    functions.extend(rounding::functions());
+    functions.extend(texts::functions());
     functions.extend(times::functions());
+    functions.extend(truncate::functions());
     functions
 }
 

@@ -1,18 +1,20 @@
-//! Times as PostgreSQL computes with them: `timezone`, which is AT TIME ZONE, differences that count days, and the order
-//! of intervals.
+//! Times as PostgreSQL computes with them: `timezone`, which is AT TIME ZONE, sums with intervals and differences that
+//! count days, the order of intervals, and the way between dates and timestamps. Infinite times stay infinite.
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, IntervalMonthDayNanoArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, IntervalMonthDayNanoArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{
-    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    DataType, Date32Type, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
     TimestampMicrosecondType,
 };
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use meridian_proto::time::US_PER_DAY;
 
-use crate::bucket::out_of_range;
+use crate::bucket::{add_interval, negate, out_of_range};
 use crate::zone::Zone;
 
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -28,6 +30,14 @@ enum Kind {
     Multiply,
     /// `interval_order(i)`: a number by which intervals compare, months of 30 days, days of 24 hours.
     Order,
+    /// `time_add(timestamp, interval)`, or with a zone, whose clocks days and months are counted on.
+    Add,
+    /// `time_subtract(timestamp, interval)`, likewise.
+    Subtract,
+    /// `timestamp_to_date(timestamp)`
+    ToDate,
+    /// `date_to_timestamp(date)`
+    FromDate,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -41,7 +51,10 @@ static FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
         let signature = Signature::user_defined(Volatility::Immutable);
         Arc::new(ScalarUDF::from(TimeFunction { kind, signature }))
     };
-    [Kind::Zone, Kind::Difference, Kind::Order, Kind::Multiply].into_iter().map(function).collect()
+    [Kind::Zone, Kind::Difference, Kind::Multiply, Kind::Order, Kind::Add, Kind::Subtract, Kind::ToDate, Kind::FromDate]
+        .into_iter()
+        .map(function)
+        .collect()
 });
 
 /// All of them.
@@ -50,28 +63,56 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     FUNCTIONS.clone()
 }
 
+fn function(kind: Kind) -> Arc<ScalarUDF> {
+    Arc::clone(&FUNCTIONS[kind as usize])
+}
+
 /// AT TIME ZONE.
 #[must_use]
 pub fn timezone() -> Arc<ScalarUDF> {
-    Arc::clone(&FUNCTIONS[0])
+    function(Kind::Zone)
 }
 
 /// Difference of two timestamps.
 #[must_use]
 pub fn time_difference() -> Arc<ScalarUDF> {
-    Arc::clone(&FUNCTIONS[1])
+    function(Kind::Difference)
 }
 
 /// What intervals compare by.
 #[must_use]
 pub fn interval_order() -> Arc<ScalarUDF> {
-    Arc::clone(&FUNCTIONS[2])
+    function(Kind::Order)
 }
 
 /// An interval times a double precision number.
 #[must_use]
 pub fn interval_multiply() -> Arc<ScalarUDF> {
-    Arc::clone(&FUNCTIONS[3])
+    function(Kind::Multiply)
+}
+
+/// A timestamp plus an interval.
+#[must_use]
+pub fn time_add() -> Arc<ScalarUDF> {
+    function(Kind::Add)
+}
+
+/// A timestamp minus an interval.
+#[must_use]
+pub fn time_subtract() -> Arc<ScalarUDF> {
+    function(Kind::Subtract)
+}
+
+/// The date of a timestamp.
+#[must_use]
+pub fn timestamp_to_date() -> Arc<ScalarUDF> {
+    function(Kind::ToDate)
+}
+
+/// A date's midnight.
+#[must_use]
+pub fn date_to_timestamp() -> Arc<ScalarUDF> {
+    function(Kind::FromDate)
 }
 
 fn timestamptz() -> DataType {
@@ -89,6 +130,10 @@ impl ScalarUDFImpl for TimeFunction {
             Kind::Difference => "time_difference",
             Kind::Order => "interval_order",
             Kind::Multiply => "interval_multiply",
+            Kind::Add => "time_add",
+            Kind::Subtract => "time_subtract",
+            Kind::ToDate => "timestamp_to_date",
+            Kind::FromDate => "date_to_timestamp",
         }
     }
 
@@ -117,6 +162,16 @@ impl ScalarUDFImpl for TimeFunction {
             (Kind::Multiply, [DataType::Interval(_), factor]) if factor.is_numeric() => {
                 return Ok(vec![INTERVAL, DataType::Float64]);
             }
+            (Kind::Add | Kind::Subtract, [DataType::Timestamp(_, zone), DataType::Interval(_)]) => {
+                return Ok(vec![if zone.is_some() { timestamptz() } else { TIMESTAMP }, INTERVAL]);
+            }
+            (Kind::Add | Kind::Subtract, [DataType::Timestamp(_, Some(_)), DataType::Interval(_), zone])
+                if is_text(zone) =>
+            {
+                return Ok(vec![timestamptz(), INTERVAL, DataType::Utf8]);
+            }
+            (Kind::ToDate, [DataType::Timestamp(_, None)]) => return Ok(vec![TIMESTAMP]),
+            (Kind::FromDate, [DataType::Date32]) => return Ok(types.to_vec()),
             _ => {}
         }
         let types: Vec<_> = types.iter().map(ToString::to_string).collect();
@@ -129,6 +184,9 @@ impl ScalarUDFImpl for TimeFunction {
             (Kind::Zone, _) => TIMESTAMP,
             (Kind::Difference | Kind::Multiply, _) => INTERVAL,
             (Kind::Order, _) => DataType::Decimal128(38, 0),
+            (Kind::Add | Kind::Subtract, [time, ..]) => time.clone(),
+            (Kind::ToDate, _) => DataType::Date32,
+            (Kind::FromDate | Kind::Add | Kind::Subtract, _) => TIMESTAMP,
         })
     }
 
@@ -139,6 +197,17 @@ impl ScalarUDFImpl for TimeFunction {
             (Kind::Zone, [zone, time]) => shift(zone, &time.to_array(rows)?)?,
             (Kind::Difference, [left, right]) => difference(&left.to_array(rows)?, &right.to_array(rows)?)?,
             (Kind::Order, [interval]) => order(&interval.to_array(rows)?)?,
+            (Kind::Add | Kind::Subtract, [time, interval, zone @ ..]) => {
+                let zone = match zone {
+                    [] => None,
+                    [ColumnarValue::Scalar(ScalarValue::Utf8(Some(name)))] => Some(parse_zone(name)?),
+                    _ => return internal_err!("{} with a zone that is not a constant", self.name()),
+                };
+                let subtracts = self.kind == Kind::Subtract;
+                add(&time.to_array(rows)?, &interval.to_array(rows)?, zone, subtracts)?
+            }
+            (Kind::ToDate, [time]) => to_date(&time.to_array(rows)?)?,
+            (Kind::FromDate, [date]) => from_date(&date.to_array(rows)?)?,
             (Kind::Multiply, [interval, factor]) => multiply(&interval.to_array(rows)?, &factor.to_array(rows)?)?,
             _ => return internal_err!("{} with {} arguments", self.name(), args.args.len()),
         };
@@ -181,6 +250,55 @@ fn shift(zone: &ColumnarValue, times: &ArrayRef) -> Result<ArrayRef> {
         }
     };
     Ok(Arc::new(if to_local { moved } else { moved.with_timezone("UTC") }))
+}
+
+fn add(times: &ArrayRef, intervals: &ArrayRef, zone: Option<Zone>, subtracts: bool) -> Result<ArrayRef> {
+    let DataType::Timestamp(_, type_zone) = times.data_type() else {
+        return internal_err!("time_add of {}", times.data_type());
+    };
+    let move_one = |us: i64, interval: IntervalMonthDayNano| {
+        let interval = if subtracts { negate(interval)? } else { interval };
+        let Some(zone) = zone.filter(|_| interval.months != 0 || interval.days != 0) else {
+            return add_interval(us, interval);
+        };
+        // Days and months on the zone's clocks, hours in time that passes.
+        let date_part = IntervalMonthDayNano { nanoseconds: 0, ..interval };
+        let time_part = IntervalMonthDayNano { months: 0, days: 0, nanoseconds: interval.nanoseconds };
+        let local = add_interval(zone.to_local(us)?, date_part)?;
+        add_interval(zone.to_utc(local)?, time_part)
+    };
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
+    let one = |(time, interval): (Option<i64>, Option<IntervalMonthDayNano>)| {
+        let both = time.zip(interval);
+        both.map(|(time, interval)| move_one(time, interval).ok_or_else(out_of_range)).transpose()
+    };
+    let moved = times.iter().zip(intervals.iter()).map(one).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(TimestampMicrosecondArray::from(moved).with_timezone_opt(type_zone.clone())))
+}
+
+fn to_date(times: &ArrayRef) -> Result<ArrayRef> {
+    let date = |us: i64| match us {
+        i64::MIN => i32::MIN,
+        i64::MAX => i32::MAX,
+        // Days of any timestamp fit.
+        us => us.div_euclid(US_PER_DAY) as i32,
+    };
+    let dates: Date32Array = times.as_primitive::<TimestampMicrosecondType>().unary(date);
+    Ok(Arc::new(dates))
+}
+
+fn from_date(dates: &ArrayRef) -> Result<ArrayRef> {
+    let midnight = |days: i32| match days {
+        i32::MIN => Ok(i64::MIN),
+        i32::MAX => Ok(i64::MAX),
+        days => {
+            let out_of_range = || DataFusionError::Execution("date out of range for timestamp".to_owned());
+            i64::from(days).checked_mul(US_PER_DAY).ok_or_else(out_of_range)
+        }
+    };
+    let times: TimestampMicrosecondArray = dates.as_primitive::<Date32Type>().try_unary(midnight)?;
+    Ok(Arc::new(times))
 }
 
 fn difference(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
@@ -276,6 +394,34 @@ mod tests {
         let expect = |days, nanoseconds| IntervalMonthDayNano { months: 0, days, nanoseconds };
         assert_eq!((result.value(0), result.value(1)), (expect(1, 1000), expect(-1, -1000)));
         assert!(difference(&times(&[i64::MAX]), &times(&[0])).is_err());
+    }
+
+    #[test]
+    fn sums_keep_infinities_and_the_ends_of_months() {
+        let months = |months| -> ArrayRef {
+            Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano { months, days: 0, nanoseconds: 0 }; 2]))
+        };
+        // 2024-03-31 00:00
+        let result = add(&times(&[i64::MAX, 1_711_843_200_000_000]), &months(1), None, true).unwrap();
+        // 2024-02-29 00:00
+        assert_eq!(result.as_primitive::<TimestampMicrosecondType>().values(), &[i64::MAX, 1_709_164_800_000_000]);
+        assert!(add(&times(&[i64::MAX - 1, 0]), &months(1), None, false).is_err());
+        // A day over the clock change is an hour short.
+        let berlin = Zone::parse("Europe/Berlin");
+        let day: ArrayRef = Arc::new(IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(0, 1, 0)]));
+        let result = add(&times(&[1_711_839_600_000_000]), &day, berlin, false).unwrap();
+        assert_eq!(
+            result.as_primitive::<TimestampMicrosecondType>().value(0),
+            1_711_839_600_000_000 + 23 * 3_600_000_000
+        );
+    }
+
+    #[test]
+    fn dates_and_timestamps_keep_infinities() {
+        let dates = to_date(&times(&[i64::MIN, -1, i64::MAX])).unwrap();
+        assert_eq!(dates.as_primitive::<Date32Type>().values(), &[i32::MIN, -1, i32::MAX]);
+        let back = from_date(&dates).unwrap();
+        assert_eq!(back.as_primitive::<TimestampMicrosecondType>().values(), &[i64::MIN, -US_PER_DAY, i64::MAX]);
     }
 
     #[test]
