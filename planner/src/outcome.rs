@@ -19,6 +19,8 @@ pub type RowStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, SqlError>> + 
 pub struct OutputColumn {
     pub name: String,
     pub sql_type: SqlType,
+    /// PostgreSQL's type modifier: -1 where the digits are only those that an expression happens to have.
+    pub typmod: i32,
     /// OID of the table and attnum, where the column is a table's column unchanged; else 0, 0.
     pub table_oid: u32,
     pub attnum: i16,

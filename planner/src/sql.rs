@@ -28,6 +28,7 @@ pub(crate) mod comparisons;
 pub(crate) mod functions;
 
 mod arrays;
+mod intervals;
 mod json;
 mod operators;
 mod recursion;

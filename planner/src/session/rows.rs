@@ -131,7 +131,7 @@ fn cut(text: &str) -> String {
     format!("{}...", &text[..end])
 }
 
-/// Checks lengths of varchar(n), pads char(n).
+/// Checks lengths of varchar(n) and char(n).
 fn fit(array: ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, SqlError> {
     if !matches!(sql_type, SqlType::Varchar(Some(_)) | SqlType::Char(_)) {
         return Ok(array);
@@ -193,6 +193,9 @@ pub(super) fn assign(
         return Ok(typed(ScalarValue::try_from(&wanted.arrow())?, wanted));
     }
     let given = SqlType::of_field(&field).ok_or_else(|| mismatch(column, wanted, &field.data_type().to_string()))?;
+    if matches!(&given, SqlType::Array(element) if matches!(**element, SqlType::Array(_))) {
+        return Err(SqlError::unsupported("arrays of several dimensions are not supported"));
+    }
     if !is_assignable(&given, wanted) {
         return Err(mismatch(column, wanted, &base_name(&given)));
     }
@@ -205,7 +208,8 @@ pub(super) fn assign(
         // By its digits, so that one that does not fit is refused and not rounded.
         return Ok(from_text(text_of(expr, given, format), wanted.clone(), format));
     }
-    let mut field = wanted.field("cast", true);
+    // A cast to varchar(n) cuts, an assignment refuses: the length is looked at when the row is made.
+    let mut field = unpadded(wanted).field("cast", true);
     if *wanted == SqlType::Numeric(None) {
         // A cast to "numeric" would keep the value's own scale; the column has one.
         field = field.with_metadata([].into());
@@ -218,7 +222,7 @@ fn typed(value: ScalarValue, wanted: &SqlType) -> Expr {
     Expr::Literal(value, Some((&field).into()))
 }
 
-/// Texts are padded and measured when the row is made, with the column's name at hand.
+/// Texts are measured when the row is made, with the column's name at hand.
 fn unpadded(sql_type: &SqlType) -> SqlType {
     match sql_type {
         SqlType::Varchar(_) | SqlType::Char(_) => SqlType::Text,
@@ -235,7 +239,15 @@ fn is_assignable(given: &SqlType, wanted: &SqlType) -> bool {
         || (is_number(given) && is_number(wanted))
         || (is_time(given) && is_time(wanted))
         || is_text(wanted)
-        || matches!((given, wanted), (SqlType::Array(a), SqlType::Array(b)) if a.arrow() == b.arrow())
+        || matches!((given, wanted), (SqlType::Array(a), SqlType::Array(b)) if is_element(a, b))
+}
+
+/// Elements that a cast of the whole array makes right: numbers, where no digits behind the point are to be rounded.
+fn is_element(given: &SqlType, wanted: &SqlType) -> bool {
+    use SqlType::{Float4, Float8, Int2, Int4, Int8, Numeric};
+    let is_number = |t: &SqlType| matches!(t, Int2 | Int4 | Int8 | Float4 | Float8 | Numeric(_));
+    let is_whole = |t: &SqlType| matches!(t, Int2 | Int4 | Int8);
+    given.arrow() == wanted.arrow() || (is_number(given) && is_number(wanted) && (is_whole(given) || !is_whole(wanted)))
 }
 
 fn base_name(sql_type: &SqlType) -> String {
@@ -281,7 +293,7 @@ mod tests {
         let fitted = fit(Arc::clone(&texts), &SqlType::Varchar(Some(3))).unwrap();
         assert_eq!(fitted.as_string::<i32>().value(0), "ab ");
         assert_eq!(fit(Arc::clone(&texts), &SqlType::Varchar(Some(1))).unwrap_err().sqlstate, "22001");
-        let padded = fit(texts, &SqlType::Char(5)).unwrap();
-        assert_eq!(padded.as_string::<i32>().value(0), "ab   ");
+        let fitted = fit(texts, &SqlType::Char(5)).unwrap();
+        assert_eq!(fitted.as_string::<i32>().value(0), "ab");
     }
 }

@@ -111,7 +111,8 @@ impl Session {
 }
 
 pub(super) fn column(name: &str, sql_type: SqlType) -> OutputColumn {
-    OutputColumn { name: name.to_owned(), sql_type, table_oid: 0, attnum: 0 }
+    let typmod = sql_type.typmod();
+    OutputColumn { name: name.to_owned(), sql_type, typmod, table_oid: 0, attnum: 0 }
 }
 
 pub(super) fn text_column(name: &str) -> OutputColumn {

@@ -410,6 +410,10 @@ impl<'a> Cell<'a> {
             },
             ast::Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => match inner.as_ref() {
                 ast::Expr::Value(value) => match &value.value {
+                    // A number is a numeric, which has no negative zero.
+                    Value::Number(number, _) if number.bytes().all(|b| matches!(b, b'0' | b'.')) => {
+                        Self::Number(number.clone())
+                    }
                     Value::Number(number, _) => Self::Number(format!("-{number}")),
                     _ => Self::Expression(expr),
                 },

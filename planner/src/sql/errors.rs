@@ -389,13 +389,16 @@ fn execution_error(message: &str) -> SqlError {
     let text = first_line(message);
     let state = match text.as_str() {
         "division by zero" => "22012",
-        "timestamp out of range" | "date out of range" => "22008",
+        "timestamp out of range" | "date out of range" | "date out of range for timestamp" => "22008",
         "interval out of range" => "22008",
         _ if text.ends_with("out of range") || text.starts_with("value out of range") => "22003",
         "period must be greater than 0"
         | "month intervals cannot have day or time component"
         | "interval must not have sub-day precision" => "22023",
         _ if text.starts_with("time zone \"") => "22023",
+        _ if text.starts_with("unit \"") && text.contains("not supported") => "0A000",
+        _ if text.starts_with("unit \"") => "22023",
+        _ if text.starts_with("the unit of ") => "0A000",
         _ if text.contains("more than one row") => {
             return SqlError::new("21000", "more than one row returned by a subquery used as an expression");
         }

@@ -13,6 +13,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
+use meridian_hyperfunctions::arithmetic::decimal_to_double;
 
 /// Functions whose arguments take one common type.
 pub(super) const COMMON_TYPE_FUNCTIONS: [&str; 4] = ["coalesce", "greatest", "least", "nullif"];
@@ -112,10 +113,7 @@ fn to_double(expr: Expr) -> Expr {
     match &expr {
         Expr::Literal(ScalarValue::Float64(_), _) => expr,
         // By its digits: the nearest double, as if it had been written as one.
-        Expr::Literal(value @ ScalarValue::Decimal128(Some(_), ..), _) => match value.to_string().parse::<f64>() {
-            Ok(double) => lit(double),
-            Err(_) => cast(expr),
-        },
+        Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), _) => lit(decimal_to_double(*value, *scale)),
         _ => cast(expr),
     }
 }

@@ -9,6 +9,7 @@ use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, TypePlanner};
 use datafusion::logical_expr::{Expr, ExprSchemable, lit};
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator};
+use meridian_hyperfunctions::parts::extract;
 use meridian_hyperfunctions::times::interval_multiply;
 use meridian_proto::SqlType;
 
@@ -65,6 +66,10 @@ impl ExprPlanner for Operators {
             Some(planned) => PlannerResult::Planned(planned),
             None => PlannerResult::Original(expr),
         })
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(extract(args)))
     }
 }
 

@@ -28,6 +28,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 use meridian_proto::SqlType;
+use meridian_proto::types::SQL_TYPE_KEY;
 
 use super::comparisons::Comparisons;
 use super::environment::Environment;
@@ -297,9 +298,16 @@ pub(crate) fn output_columns(plan: &LogicalPlan) -> Result<Vec<OutputColumn>, Sq
             SqlType::Numeric(Some(limits)) if limits == meridian_proto::types::NUMERIC_UNLIMITED => {
                 SqlType::Numeric(None)
             }
+            // DataFusion nests arrays; PostgreSQL has dimensions.
+            SqlType::Array(element) if matches!(*element, SqlType::Array(_)) => {
+                return Err(SqlError::unsupported("arrays of several dimensions are not supported"));
+            }
             other => other,
         };
-        Ok(OutputColumn { name: shown(field.name()).to_owned(), sql_type, table_oid: 0, attnum: 0 })
+        let is_declared = field.metadata().get(SQL_TYPE_KEY).is_some_and(|name| *name == sql_type.to_string());
+        let is_numeric = matches!(sql_type, SqlType::Numeric(_));
+        let typmod = if is_numeric && !is_declared { -1 } else { sql_type.typmod() };
+        Ok(OutputColumn { name: shown(field.name()).to_owned(), sql_type, typmod, table_oid: 0, attnum: 0 })
     };
     plan.schema().fields().iter().map(column).collect()
 }

@@ -7,9 +7,9 @@ mod rows;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, TableFactor, Value,
-    ValueWithSpan, VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
+    self, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, TableFactor, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -162,7 +162,9 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
             if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
                 spec.window_frame.iter_mut().for_each(unwrap_frame);
             }
-            if let Some(replacement) = zoned_date_trunc(function) {
+            if let Some(replacement) =
+                zoned_date_trunc(function).or_else(|| modulo(function)).or_else(|| number_of_row(function))
+            {
                 *expr = replacement;
             }
         }
@@ -178,11 +180,6 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
         Expr::Interval(interval) => {
             if let Some(text) = interval_text(interval) {
                 *expr = cast(string(text), DataType::Interval { fields: None, precision: None });
-            }
-        }
-        Expr::Cast { kind, expr: inner, data_type, .. } if *kind != CastKind::TryCast => {
-            if let Some(replacement) = length_cast(inner, data_type) {
-                *expr = replacement;
             }
         }
         Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
@@ -258,6 +255,16 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
     };
     if DIFFERENT.contains(&name.as_str()) || (name == "to_timestamp" && arguments != 1) {
         return Err(SqlError::unsupported(format!("function {name} is not supported yet")));
+    }
+    if matches!(name.as_str(), "round" | "trunc")
+        && let FunctionArguments::List(list) = &mut function.args
+        && let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(digits))] = list.args.as_mut_slice()
+    {
+        // A constant that is seen as one: it decides the type of the result.
+        match digits {
+            Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => unwrap_number(expr),
+            digits => unwrap_number(digits),
+        }
     }
     let postgres_name = match name.as_str() {
         "gen_random_uuid" => "uuid",
@@ -360,6 +367,33 @@ fn quantified(left: &Expr, op: &ast::BinaryOperator, right: &Expr, all: bool) ->
     Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left.clone()), op, right: Box::new(right.clone()) }))
 }
 
+/// Window functions that count, with PostgreSQL's types; DataFusion's are unsigned.
+fn number_of_row(function: &Function) -> Option<Expr> {
+    let data_type = match function.name.0.last()?.as_ident()?.value.to_ascii_lowercase().as_str() {
+        "row_number" | "rank" | "dense_rank" => DataType::BigInt(None),
+        "ntile" => DataType::Integer(None),
+        _ => return None,
+    };
+    function.over.as_ref()?;
+    Some(cast(Expr::Function(function.clone()), data_type))
+}
+
+/// `mod(a, b)` is `a % b`.
+fn modulo(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if !function.name.0.last()?.as_ident()?.value.eq_ignore_ascii_case("mod") {
+        return None;
+    }
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] =
+        list.args.as_slice()
+    else {
+        return None;
+    };
+    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+    let remainder = Expr::BinaryOp { left: nested(left), op: ast::BinaryOperator::Modulo, right: nested(right) };
+    Some(Expr::Nested(Box::new(remainder)))
+}
+
 /// `date_trunc(unit, time, zone)`.
 fn zoned_date_trunc(function: &Function) -> Option<Expr> {
     let name = function.name.0.last()?.as_ident()?;
@@ -393,24 +427,6 @@ fn interval_text(interval: &ast::Interval) -> Option<String> {
         (Some(_), _) if text.contains(':') || text.contains(|c: char| c.is_ascii_alphabetic()) => Some(text),
         _ => None,
     }
-}
-
-/// `x::varchar(n)` cuts; `x::char(n)` cuts and pads.
-fn length_cast(inner: &Expr, data_type: &DataType) -> Option<Expr> {
-    let (length, padded) = match data_type {
-        DataType::Varchar(Some(length))
-        | DataType::CharacterVarying(Some(length))
-        | DataType::CharVarying(Some(length)) => (length, false),
-        DataType::Char(length) | DataType::Character(length) => match length {
-            Some(length) => (length, true),
-            None => (&CharacterLength::IntegerLength { length: 1, unit: None }, true),
-        },
-        _ => return None,
-    };
-    let CharacterLength::IntegerLength { length, .. } = length else { return None };
-    let length = || number(*length);
-    let cut = call("left", vec![cast(inner.clone(), DataType::Text), length()]);
-    Some(if padded { call("rpad", vec![cut, length()]) } else { cut })
 }
 
 fn similar_pattern(pattern: &Expr, escape: Option<&ValueWithSpan>) -> Result<String, SqlError> {
@@ -554,8 +570,10 @@ mod tests {
         check("3000000000", "3000000000");
         check("INTERVAL '90' MINUTE", "CAST('90 MINUTE' AS INTERVAL)");
         check("t AT TIME ZONE 'UTC'", "timezone('UTC', t)");
-        check("a::varchar(3)", "left(CAST(a AS TEXT), 3)");
         check("pg_catalog.version()", "version()");
+        check("mod(a, b)", "((a) % (b))");
+        check("round(a, -2)", "round(a, -2)");
+        check("row_number() OVER ()", "CAST(row_number() OVER () AS BIGINT)");
         check("a SIMILAR TO '(b|c)%'", "(a ~ '^(?:(?:b|c).*)$')");
         check("date_trunc('day', t, 'UTC')", "timezone('UTC', date_trunc('day', timezone('UTC', t)))");
     }

@@ -3,27 +3,30 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, InList};
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, binary_expr, lit};
 use datafusion::optimizer::AnalyzerRule;
 use meridian_hyperfunctions::arithmetic::{
-    float_divide, int_add, int_multiply, int_subtract, numeric_divide, round_half_even,
+    decimal_to_double, float_add, float_divide, float_multiply, float_subtract, int_add, int_multiply, int_subtract,
+    numeric_divide, numeric_to_double, round_half_even,
 };
-use meridian_hyperfunctions::times::{interval_order, time_difference, timezone};
+use meridian_hyperfunctions::texts::{cast_text, pad_char};
+use meridian_hyperfunctions::times::{
+    date_to_timestamp, time_add, time_difference, time_subtract, timestamp_to_date, timezone,
+};
 use meridian_pgtypes::Format;
 use meridian_proto::SqlType;
-use meridian_proto::types::NUMERIC_UNLIMITED;
+use meridian_proto::types::{NUMERIC_UNLIMITED, UTC};
 
 use super::environment::Environment;
-use super::errors::external;
 use super::functions::convert::{from_text, to_text};
-use crate::error::SqlError;
+use super::intervals::{group_by_order, is_interval, ordered, sort_by_order};
 
 /// The rule of one statement: it knows the session's time zone and formats.
 #[derive(Debug)]
@@ -59,7 +62,8 @@ impl Rewrite<'_> {
             Ok(rewritten.update_data(|expr| name.restore(expr)))
         })?;
         // Always: what changed may lie below.
-        plan.map_data(LogicalPlan::recompute_schema)
+        let plan = plan.map_data(LogicalPlan::recompute_schema)?;
+        plan.map_data(|plan| group_by_order(sort_by_order(plan)?))
     }
 
     fn expr(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -85,7 +89,32 @@ impl Rewrite<'_> {
                 let list = list.into_iter().map(ordered).collect();
                 Ok(Transformed::yes(Expr::InList(InList { expr: Box::new(ordered(*expr)), list, negated })))
             }
-            Expr::ScalarFunction(function) => self.time_function(function, schema),
+            // char(n) has no spaces at its end; a constant beside it is one.
+            Expr::InList(InList { expr, mut list, negated }) if char_length(&expr, schema).is_some() => {
+                list.iter_mut().for_each(strip);
+                Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
+            }
+            Expr::Between(mut between) if char_length(&between.expr, schema).is_some() => {
+                strip(&mut between.low);
+                strip(&mut between.high);
+                Ok(Transformed::yes(Expr::Between(between)))
+            }
+            Expr::Like(mut like) => match char_length(&like.expr, schema) {
+                Some(length) => {
+                    *like.expr = pad_char(*like.expr, length);
+                    Ok(Transformed::yes(Expr::Like(like)))
+                }
+                None => Ok(Transformed::no(Expr::Like(like))),
+            },
+            Expr::AggregateFunction(mut function) if function.params.distinct && function.func.name() == "count" => {
+                for argument in &mut function.params.args {
+                    if is_interval(&argument.get_type(schema)?) {
+                        *argument = ordered(std::mem::replace(argument, lit(0)));
+                    }
+                }
+                Ok(Transformed::yes(Expr::AggregateFunction(function)))
+            }
+            Expr::ScalarFunction(function) => self.function(function, schema),
             expr => Ok(Transformed::no(expr)),
         }
     }
@@ -98,6 +127,15 @@ impl Rewrite<'_> {
         if is_text(&from) && is_jsonb(&cast.field) && !is_jsonb(&from_field) {
             // Both are held as text; jsonb is checked and brought into its normal form.
             return Ok(Transformed::yes(from_text(*cast.expr, SqlType::Jsonb, format)));
+        }
+        let target = SqlType::of_field(&cast.field);
+        if is_text(&from)
+            && to == DataType::Utf8
+            && target.as_ref().is_some_and(has_length)
+            && !same_length(&from_field, &cast.field)
+        {
+            let text = if from == to { *cast.expr } else { Expr::Cast(Cast::new(cast.expr, to)) };
+            return Ok(Transformed::yes(cast_text(text, &target.unwrap_or(SqlType::Text))));
         }
         if from == to || from.is_null() {
             return Ok(Transformed::no(Expr::Cast(cast)));
@@ -112,25 +150,17 @@ impl Rewrite<'_> {
                 None => Transformed::no(Expr::Cast(cast)),
             });
         }
-        // A boolean's cast is `true`, its output `t`: Arrow's cast is PostgreSQL's.
-        if is_text(&to) && !is_text(&from) && from != DataType::Boolean {
-            return Ok(match SqlType::of_field(&from_field) {
-                Some(sql_type) => {
-                    let text = to_text(*cast.expr, sql_type, format);
-                    Transformed::yes(if to == DataType::Utf8 {
-                        text
-                    } else {
-                        Expr::Cast(Cast::new(Box::new(text), to))
-                    })
-                }
-                None => Transformed::no(Expr::Cast(cast)),
-            });
+        if is_text(&to) && !is_text(&from) {
+            return Ok(self.cast_to_text(cast, &from_field));
         }
         if from.is_floating() && to.is_integer() {
             let inner = round_half_even().call(vec![*cast.expr]);
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field: cast.field })));
         }
         match (&from, &to) {
+            (DataType::Decimal128(..), to) if to.is_floating() => {
+                return Ok(Transformed::yes(decimal_to_float(*cast.expr, to)));
+            }
             (DataType::Decimal128(_, scale), to) if to.is_integer() && *scale > 0 => {
                 // Arrow cuts the digits off; a decimal without them is rounded.
                 let whole = Expr::Cast(Cast::new(cast.expr, DataType::Decimal128(NUMERIC_UNLIMITED.0, 0)));
@@ -164,40 +194,72 @@ impl Rewrite<'_> {
         from_text(to_text(expr, float, &Arc::new(format)), wanted, &self.environment.format)
     }
 
-    /// Between timestamptz and what is read off a clock lies the session's time zone.
+    fn cast_to_text(&self, cast: Cast, from: &Field) -> Transformed<Expr> {
+        let to = cast.field.data_type().clone();
+        let target = SqlType::of_field(&cast.field).filter(|target| to == target.arrow());
+        // A boolean's cast is `true`, its output `t`: Arrow's cast is PostgreSQL's.
+        let text = match SqlType::of_field(from) {
+            Some(SqlType::Bool) => Expr::Cast(Cast::new(cast.expr, DataType::Utf8)),
+            Some(sql_type) => to_text(*cast.expr, sql_type, &self.environment.format),
+            None => return Transformed::no(Expr::Cast(cast)),
+        };
+        Transformed::yes(match target {
+            Some(target) => cast_text(text, &target),
+            None => Expr::Cast(Cast::new(Box::new(text), to)),
+        })
+    }
+
+    /// Between timestamptz and what is read off a clock lies the session's time zone. Infinities stay on every way.
     fn zone_cast(&self, cast: Cast, from: &DataType, to: &DataType) -> Result<Transformed<Expr>> {
-        let Some(zone) = &self.zone else { return Ok(Transformed::no(Expr::Cast(cast))) };
-        let is_local =
-            |t: &DataType| matches!(t, DataType::Timestamp(_, None) | DataType::Date32 | DataType::Time64(_));
-        if is_timestamptz(from) && is_local(to) {
-            let local = timezone().call(vec![lit(zone.as_str()), *cast.expr]);
-            return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(local), field: cast.field })));
-        }
-        if is_local(from) && is_timestamptz(to) {
-            let local = Expr::Cast(Cast::new(cast.expr, SqlType::Timestamp.arrow()));
-            return Ok(Transformed::yes(timezone().call(vec![lit(zone.as_str()), local])));
-        }
-        Ok(Transformed::no(Expr::Cast(cast)))
+        let zone = self.zone.as_deref().unwrap_or(UTC);
+        let shifted = |time: Expr| timezone().call(vec![lit(zone), time]);
+        let local = match from {
+            from if is_timestamptz(from) && is_timestamp(from) => match to {
+                DataType::Timestamp(_, None) | DataType::Date32 | DataType::Time64(_) => shifted(*cast.expr),
+                _ => return Ok(Transformed::no(Expr::Cast(cast))),
+            },
+            from if is_timestamp(from) && (*to == DataType::Date32 || is_timestamptz(to)) => *cast.expr,
+            DataType::Date32 if matches!(to, DataType::Timestamp(..)) => date_to_timestamp().call(vec![*cast.expr]),
+            _ => return Ok(Transformed::no(Expr::Cast(cast))),
+        };
+        let exact = |expr: Expr, is: SqlType| {
+            if *to == is.arrow() { expr } else { Expr::Cast(Cast { expr: Box::new(expr), field: cast.field }) }
+        };
+        Ok(Transformed::yes(match to {
+            DataType::Date32 => timestamp_to_date().call(vec![local]),
+            DataType::Timestamp(_, Some(_)) => exact(shifted(local), SqlType::Timestamptz),
+            _ => exact(local, SqlType::Timestamp),
+        }))
     }
 
     fn binary(&self, binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
         let BinaryExpr { left: l, op, right: r } = binary;
-        let call = |function: Arc<datafusion::logical_expr::ScalarUDF>, l: Box<Expr>, r: Box<Expr>| {
-            Ok(Transformed::yes(function.call(vec![*l, *r])))
-        };
+        if is_text(&left) && is_text(&right) {
+            return Ok(char_operands(l, op, r, schema));
+        }
+        let call =
+            |function: Arc<ScalarUDF>, l: Box<Expr>, r: Box<Expr>| Ok(Transformed::yes(function.call(vec![*l, *r])));
         let integers = left.is_integer() && left == right;
         match op {
             Operator::Plus if integers => return call(int_add(), l, r),
             Operator::Minus if integers => return call(int_subtract(), l, r),
             Operator::Multiply if integers => return call(int_multiply(), l, r),
+            Operator::Plus if left.is_floating() && left == right => return call(float_add(), l, r),
+            Operator::Minus if left.is_floating() && left == right => return call(float_subtract(), l, r),
+            Operator::Multiply if left.is_floating() && left == right => return call(float_multiply(), l, r),
             Operator::Divide if left.is_floating() && left == right => return call(float_divide(), l, r),
             Operator::Divide if is_decimal(&left) && is_decimal(&right) => return call(numeric_divide(), l, r),
             Operator::Minus if is_timestamp(&left) && is_timestamp(&right) => return call(time_difference(), l, r),
-            Operator::Plus | Operator::Minus if is_timestamptz(&left) && is_interval(&right) => {
-                return self.add_interval(*l, op, *r);
+            Operator::Plus if is_timestamp(&left) && is_interval(&right) => {
+                return Ok(Transformed::yes(self.add_interval(time_add(), *l, *r, &left)));
             }
-            Operator::Plus if is_interval(&left) && is_timestamptz(&right) => return self.add_interval(*r, op, *l),
+            Operator::Minus if is_timestamp(&left) && is_interval(&right) => {
+                return Ok(Transformed::yes(self.add_interval(time_subtract(), *l, *r, &left)));
+            }
+            Operator::Plus if is_interval(&left) && is_timestamp(&right) => {
+                return Ok(Transformed::yes(self.add_interval(time_add(), *r, *l, &right)));
+            }
             _ if is_comparison(op) && is_interval(&left) && is_interval(&right) => {
                 return Ok(Transformed::yes(binary_expr(ordered(*l), op, ordered(*r))));
             }
@@ -207,41 +269,34 @@ impl Rewrite<'_> {
     }
 
     /// Days and months are added on the session's clocks, hours to the point in time.
-    fn add_interval(&self, time: Expr, op: Operator, interval: Expr) -> Result<Transformed<Expr>> {
-        let Some(zone) = self.zone.as_deref().filter(|_| self.environment.format.time_zone.fixed_offset_s().is_none())
-        else {
-            return Ok(Transformed::no(binary_expr(time, op, interval)));
-        };
-        let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(value)), _) = evaluate_cast(&interval) else {
-            let message = "adding an interval that is not a constant to a timestamp with time zone is not supported \
-                           in a time zone with clock changes";
-            return Err(external(SqlError::unsupported(message).with_hint("SET TIME ZONE 'UTC'.")));
-        };
-        let (date, time_part) = (
-            IntervalMonthDayNano { nanoseconds: 0, ..value },
-            IntervalMonthDayNano { months: 0, days: 0, nanoseconds: value.nanoseconds },
-        );
-        if value.months == 0 && value.days == 0 {
-            return Ok(Transformed::no(binary_expr(time, op, interval)));
+    fn add_interval(&self, function: Arc<ScalarUDF>, time: Expr, interval: Expr, time_type: &DataType) -> Expr {
+        let has_changes = self.environment.format.time_zone.fixed_offset_s().is_none();
+        let mut arguments = vec![time, interval];
+        if let Some(zone) = self.zone.as_deref().filter(|_| has_changes && is_timestamptz(time_type)) {
+            arguments.push(lit(zone));
         }
-        let zone = || lit(zone);
-        let local = timezone().call(vec![zone(), time]);
-        let moved = binary_expr(local, op, lit(ScalarValue::IntervalMonthDayNano(Some(date))));
-        let moved = timezone().call(vec![zone(), moved]);
-        let time_part = lit(ScalarValue::IntervalMonthDayNano(Some(time_part)));
-        Ok(Transformed::yes(binary_expr(moved, op, time_part)))
+        function.call(arguments)
     }
 
-    /// `date_trunc` and `date_part` look at the session's clocks.
-    fn time_function(
-        &self,
-        mut function: datafusion::logical_expr::expr::ScalarFunction,
-        schema: &DFSchema,
-    ) -> Result<Transformed<Expr>> {
+    fn function(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        // These look at the text that is shown.
+        if matches!(function.func.name(), "octet_length" | "concat" | "concat_ws") {
+            for argument in &mut function.args {
+                if let Some(length) = char_length(argument, schema) {
+                    *argument = pad_char(std::mem::replace(argument, lit(0)), length);
+                }
+            }
+            return Ok(Transformed::yes(Expr::ScalarFunction(function)));
+        }
+        self.time_function(function, schema)
+    }
+
+    /// `date_trunc`, `date_part` and `extract` look at the session's clocks.
+    fn time_function(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let Some(zone) = &self.zone else { return Ok(Transformed::no(Expr::ScalarFunction(function))) };
         let name = function.func.name();
         let truncates = name == "date_trunc";
-        if !(truncates || name == "date_part") || function.args.len() != 2 {
+        if !(truncates || matches!(name, "date_part" | "extract")) || function.args.len() != 2 {
             return Ok(Transformed::no(Expr::ScalarFunction(function)));
         }
         // Seconds since 1970 are the same everywhere.
@@ -257,20 +312,68 @@ impl Rewrite<'_> {
     }
 }
 
-/// An interval written as text is a cast of a constant until it is worked out; look through it.
-fn evaluate_cast(interval: &Expr) -> Expr {
-    if let Expr::ScalarFunction(function) = interval
-        && function.func.name() == "from_text"
-        && let [Expr::Literal(ScalarValue::Utf8(Some(text)), _)] = function.args.as_slice()
-        && let Ok(value) = meridian_pgtypes::parse_interval(text)
-    {
-        return lit(ScalarValue::IntervalMonthDayNano(Some(value)));
+/// A decimal as the nearest float; a constant by its digits.
+fn decimal_to_float(expr: Expr, to: &DataType) -> Expr {
+    if let Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), _) = &expr {
+        let double = decimal_to_double(*value, *scale);
+        if *to == DataType::Float64 {
+            return lit(double);
+        }
     }
-    interval.clone()
+    let double = numeric_to_double().call(vec![expr]);
+    if *to == DataType::Float64 { double } else { Expr::Cast(Cast::new(Box::new(double), to.clone())) }
 }
 
-fn ordered(interval: Expr) -> Expr {
-    interval_order().call(vec![interval])
+/// The length of a char(n) expression.
+fn char_length(expr: &Expr, schema: &DFSchema) -> Option<u32> {
+    // Only these tell a type beyond Arrow's.
+    if !matches!(expr, Expr::Column(_) | Expr::ScalarFunction(_) | Expr::Cast(_) | Expr::Alias(_)) {
+        return None;
+    }
+    match SqlType::of_field(&expr.to_field(schema).ok()?.1) {
+        Some(SqlType::Char(length)) => Some(length),
+        _ => None,
+    }
+}
+
+/// Takes the spaces off the end of a constant without a type.
+fn strip(expr: &mut Expr) {
+    if let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = expr {
+        text.truncate(text.trim_end_matches(' ').len());
+    }
+}
+
+/// An operator of texts: a constant beside a char(n) is one, patterns look at its spaces.
+fn char_operands(mut left: Box<Expr>, op: Operator, mut right: Box<Expr>, schema: &DFSchema) -> Transformed<Expr> {
+    use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
+    let changed = match op {
+        RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch => match char_length(&left, schema) {
+            Some(length) => {
+                *left = pad_char(*left, length);
+                true
+            }
+            None => false,
+        },
+        op if is_comparison(op) && char_length(&left, schema).is_some() => {
+            strip(&mut right);
+            true
+        }
+        op if is_comparison(op) && char_length(&right, schema).is_some() => {
+            strip(&mut left);
+            true
+        }
+        _ => false,
+    };
+    let expr = Expr::BinaryExpr(BinaryExpr { left, op, right });
+    if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
+}
+
+fn has_length(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Varchar(Some(_)) | SqlType::Char(_))
+}
+
+fn same_length(from: &Field, to: &Field) -> bool {
+    SqlType::of_field(from) == SqlType::of_field(to)
 }
 
 fn is_comparison(op: Operator) -> bool {
@@ -280,10 +383,6 @@ fn is_comparison(op: Operator) -> bool {
 
 fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
-fn is_interval(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Interval(_))
 }
 
 fn is_decimal(data_type: &DataType) -> bool {

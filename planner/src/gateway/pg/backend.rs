@@ -114,7 +114,7 @@ pub fn row_description(output: &mut BytesMut, columns: &[OutputColumn], binary: 
             column.attnum,
             column.sql_type.oid(),
             column.sql_type.typlen(),
-            column.sql_type.typmod(),
+            column.typmod,
             i16::from(binary),
         )
     });
