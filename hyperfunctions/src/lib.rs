@@ -9,7 +9,9 @@ pub mod zone;
 pub mod arithmetic;
 mod arrays;
 mod bucket;
+mod bytes;
 mod ends;
+mod make;
 pub mod parts;
 mod rounding;
 mod sums;
@@ -28,6 +30,8 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![Arc::new(ScalarUDF::from(time_bucket::TimeBucket::default()))];
     functions.extend(arithmetic::functions());
     functions.extend(arrays::functions());
+    functions.extend(bytes::functions());
+    functions.extend(make::functions());
     functions.extend(parts::functions());
     functions.extend(rounding::functions());
     functions.extend(texts::functions());

@@ -144,7 +144,7 @@ impl ScalarUDFImpl for Part {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if let [unit, time] = types
-            && unit.is_string()
+            && (unit.is_string() || unit.is_null())
             && let Some(time) = time_type(time)
         {
             return Ok(vec![DataType::Utf8, time]);

@@ -35,7 +35,7 @@ impl ScalarUDFImpl for Truncate {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if let [unit, time] = types
-            && unit.is_string()
+            && (unit.is_string() || unit.is_null())
         {
             match time_type(time) {
                 // A date is its midnight with time zone, the preferred type of its category.

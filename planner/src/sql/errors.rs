@@ -399,6 +399,9 @@ fn execution_error(message: &str) -> SqlError {
         _ if text.starts_with("unit \"") && text.contains("not supported") => "0A000",
         _ if text.starts_with("unit \"") => "22023",
         _ if text.starts_with("the unit of ") => "0A000",
+        _ if text.starts_with("date field value out of range") => "22008",
+        _ if text.starts_with("time field value out of range") => "22008",
+        _ if text.starts_with("unrecognized encoding") => "22023",
         _ if text.contains("more than one row") => {
             return SqlError::new("21000", "more than one row returned by a subquery used as an expression");
         }

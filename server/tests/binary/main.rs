@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod demo;
 mod dialect_queries;
+mod dialect_values;
 mod disk;
 mod leaves;
 mod membership;

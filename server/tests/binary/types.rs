@@ -15,6 +15,7 @@ const TYPES: &[(&str, &[&str])] = &[
     ("numeric(12,3)", &["123456789.123", "-0.001", "0.000"]),
     ("text", &["", "plain", "söme ünicode ⏱", "with 'quotes' and \\ and \"", "two\nlines"]),
     ("varchar(5)", &["abc", "äöüßé"]),
+    ("char(5)", &["abc  ", "äöüßé", "     "]),
     ("timestamptz", &["2024-02-29 12:34:56.789012+00", "1969-12-31 23:59:59+00", "infinity", "-infinity"]),
     ("timestamp", &["2024-02-29 12:34:56.789012", "0044-03-15 00:00:00 BC", "infinity"]),
     ("date", &["2024-02-29", "1600-01-01", "infinity"]),

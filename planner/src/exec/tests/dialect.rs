@@ -69,7 +69,7 @@ fn casts_round_and_read_as_postgresqls() {
 #[test]
 fn decimal_division_keeps_digits() {
     check("1.0 / 3", "0.3333333333333333");
-    check("10 / 4.0", "2.5");
+    check("10 / 4.0", "2.5000000000000000");
 }
 
 #[test]
