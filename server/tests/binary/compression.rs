@@ -1,7 +1,7 @@
 //! Compression through SQL: the rows stay what they were through compress, new rows, recompress, decompress, restarts
 //! and kills; sizes and views tell what happened; what cannot be is refused as TimescaleDB does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -366,7 +366,13 @@ async fn calls_work_with_parameters_in_the_extended_protocol() {
     let error = sql.client.query_one(&compress, &[&chunks[0], &false]).await.unwrap_err();
     assert_eq!(sqlstate_of(&error), "42710");
     sql.run("INSERT INTO m SELECT * FROM m").await;
-    sql.client.execute("CALL recompress_chunk($1)", &[&chunks[0]]).await.unwrap();
+    // The chunk hears a moment after the statement that its rows are committed.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = sql.client.execute("CALL recompress_chunk($1)", &[&chunks[0]]).await {
+        assert_eq!(sqlstate_of(&error), "P0001");
+        assert!(Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let rows = "SELECT number_compressed_chunks FROM hypertable_compression_stats($1)";
     assert_eq!(sql.client.query_one(rows, &[&"m"]).await.unwrap().get::<_, i64>(0), 1);
     let size = sql.client.query_one("SELECT hypertable_size($1)", &[&"m"]).await.unwrap();

