@@ -57,6 +57,9 @@ pub struct Wal<D: Disk> {
     options: WalOptions,
     active: RefCell<Option<Rc<Active<D>>>>,
     ready: RefCell<VecDeque<Ready<D>>>,
+    /// Files that have their name but no header yet, with their sizes: a failed write left them, and without them there
+    /// would be a gap between the files.
+    unfinished: RefCell<VecDeque<(u64, u64)>>,
     /// Files with records, the active one included, with their sizes.
     begun: RefCell<BTreeMap<u64, u64>>,
     sequence_next: Cell<u64>,
@@ -108,6 +111,7 @@ impl<D: Disk> Wal<D> {
             options,
             active: RefCell::new(None),
             ready: RefCell::new(VecDeque::new()),
+            unfinished: RefCell::default(),
             begun: RefCell::new(BTreeMap::new()),
             sequence_next: Cell::new(files.last().map_or(1, |file| file.sequence + 1)),
             shape: Mutex::new(()),
@@ -217,6 +221,7 @@ impl<D: Disk> Wal<D> {
     /// Sees to it that a file is ready for when the active one is full. To be called after each switch.
     pub async fn make_ready(&self) -> Result<(), EngineError> {
         let _shape = self.shape.lock().await;
+        self.finish_files().await?;
         if !self.ready.borrow().is_empty() {
             return Ok(());
         }
@@ -232,9 +237,20 @@ impl<D: Disk> Wal<D> {
         self.disk.rename(&temporary, &path).await?;
         self.disk.sync_directory(&self.options.directory).await?;
         self.sequence_next.set(sequence + 1);
-        let file = self.disk.open(&path).await?;
-        self.ready.borrow_mut().push_back(Ready { sequence, file, bytes: self.options.file_bytes });
-        Ok(())
+        self.unfinished.borrow_mut().push_back((sequence, self.options.file_bytes));
+        self.finish_files().await
+    }
+
+    /// Makes files ready that have their name already, in order. `shape` is held.
+    async fn finish_files(&self) -> Result<(), EngineError> {
+        loop {
+            let next = self.unfinished.borrow().front().copied();
+            let Some((sequence, bytes)) = next else { return Ok(()) };
+            let file = self.disk.open(&self.options.directory.join(layout::wal_name(sequence))).await?;
+            self.write_header(&file, sequence).await?;
+            self.unfinished.borrow_mut().pop_front();
+            self.ready.borrow_mut().push_back(Ready { sequence, file, bytes });
+        }
     }
 
     async fn create_zeroed(&self, sequence: u64, path: &std::path::Path) -> Result<(), EngineError> {
@@ -278,10 +294,8 @@ impl<D: Disk> Wal<D> {
         self.begun.borrow_mut().remove(&oldest);
         self.sequence_next.set(sequence + 1);
         self.disk.sync_directory(&self.options.directory).await?;
-        let file = self.disk.open(&path).await?;
-        self.write_header(&file, sequence).await?;
-        self.ready.borrow_mut().push_back(Ready { sequence, file, bytes });
-        Ok(())
+        self.unfinished.borrow_mut().push_back((sequence, bytes));
+        self.finish_files().await
     }
 
     /// Whether the next switch would have to wait for a file to be made.

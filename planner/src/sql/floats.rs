@@ -1,6 +1,7 @@
 //! Where floating-point numbers meet numerics, PostgreSQL calculates with double precision
 //! (<https://www.postgresql.org/docs/15/typeconv-oper.html>: the preferred type of its category), DataFusion with decimals.
-//! This rule decides before types are coerced, so that `load > 90.0` is a comparison of doubles.
+//! This rule decides before types are coerced, so that `load > 90.0` is a comparison of doubles. So it does for sums of
+//! integers.
 
 use std::sync::Arc;
 
@@ -82,8 +83,27 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let changed = unify(&mut function.args, schema);
             Ok(marked(Expr::ScalarFunction(function), changed))
         }
+        Expr::AggregateFunction(mut function) if function.func.name() == "sum" => {
+            let changed = sum_as_numeric(&mut function.params.args, schema);
+            Ok(marked(Expr::AggregateFunction(function), changed))
+        }
+        Expr::WindowFunction(mut function) if function.fun.name() == "sum" => {
+            let changed = sum_as_numeric(&mut function.params.args, schema);
+            Ok(marked(Expr::WindowFunction(function), changed))
+        }
         expr => Ok(Transformed::no(expr)),
     }
+}
+
+/// The sum of int8 is a numeric, that of the smaller integers an int8. Decided here, since types are coerced more than
+/// once, and an int4 that became an int8 would become a numeric the next time.
+fn sum_as_numeric(arguments: &mut [Expr], schema: &DFSchema) -> bool {
+    let [argument] = arguments else { return false };
+    if !matches!(argument.get_type(schema), Ok(DataType::Int64)) {
+        return false;
+    }
+    *argument = Expr::Cast(Cast::new(Box::new(take(argument)), DataType::Decimal128(28, 0)));
+    true
 }
 
 fn marked(expr: Expr, changed: bool) -> Transformed<Expr> {

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
+use meridian_proto::types::NUMERIC_UNLIMITED;
 
 use super::calls::{Callable, Shape, function_name};
 use super::names::{HIDDEN, name_columns, name_select};
@@ -141,6 +142,16 @@ fn columns_of_row(expr: Expr) -> Vec<Expr> {
     }
 }
 
+/// Whether a literal with an exponent has more digits before and behind the point than a numeric.
+fn is_beyond_numeric(number: &str) -> bool {
+    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else { return false };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let Ok(exponent) = exponent.parse::<i64>() else { return false };
+    let before = whole.trim_start_matches('0').len() as i64 + exponent;
+    let behind = fraction.len() as i64 - exponent;
+    before.max(0) + behind.max(0) > i64::from(NUMERIC_UNLIMITED.0)
+}
+
 fn flow(result: Result<(), SqlError>) -> ControlFlow<Box<SqlError>> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
@@ -153,6 +164,10 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
         // Whole numbers are integer if they fit, else bigint; DataFusion's are all bigint.
         Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if number.parse::<i32>().is_ok() => {
             *expr = cast(expr.clone(), DataType::Integer(None));
+        }
+        // PostgreSQL's numeric holds it, ours does not; as what it mostly stands beside it can be had.
+        Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. }) if is_beyond_numeric(number) => {
+            *expr = cast(string(number.clone()), DataType::DoublePrecision);
         }
         Expr::Function(function) => {
             rewrite_function(function)?;

@@ -77,7 +77,13 @@ impl Unifier<'_> {
         if notes.windows(2).all(|pair| pair[0] == pair[1]) {
             return Ok(());
         }
-        let wanted = common_type(types.into_iter().flatten(), "VALUES")?.unwrap_or(SqlType::Text);
+        let has_untyped = types.iter().any(Option::is_none);
+        let wanted = match common_type(types.into_iter().flatten(), "VALUES")? {
+            // The length is that of the typed ones; it would cut the others.
+            Some(SqlType::Varchar(Some(_))) if has_untyped => SqlType::Varchar(None),
+            Some(SqlType::Char(_)) | None if has_untyped => SqlType::Text,
+            wanted => wanted.unwrap_or(SqlType::Text),
+        };
         let Some(wanted) = data_type(&wanted) else { return Ok(()) };
         for row in &mut values.rows {
             row.content[column] = ast::Expr::Cast {
