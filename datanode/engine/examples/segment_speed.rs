@@ -1,11 +1,13 @@
-//! Measures segments on rows of the TSBS "cpu-only" shape: a timestamptz, 10 text tags of low cardinality, 10 metrics.
+//! Measures segments on rows of the TSBS "cpu-only" shape: a timestamptz every 10 seconds, 10 text tags that are constant
+//! for a host, 10 metrics that walk between 0 and 100 with normal steps.
 //!
 //! ```text
 //! cargo run --release -p meridian-engine --example segment_speed -- [hosts] [rows per host]
 //! ```
 //!
-//! Prints, for whole-number and two-decimal metrics, bytes per row and rows per second on one core: encoding into a file
-//! in memory, decoding all columns, decoding time and one metric.
+//! Prints, for metrics as whole numbers (as TSBS cuts them), with two decimals, and as full doubles (those with a clock
+//! that jitters by milliseconds): bytes per row and rows per second on one core, then the same column by column. Encoding
+//! goes into a file in memory; decoding verifies checksums, as always.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -24,22 +26,31 @@ use rand_chacha::ChaCha8Rng;
 
 const TAGS: usize = 10;
 const METRICS: usize = 10;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
+const DIRECTORY: &str = "/chunk";
+
+#[derive(Clone, Copy, PartialEq)]
+enum Metrics {
+    Whole,
+    TwoDecimals,
+    Doubles,
+}
 
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse().expect("a number"));
     let hosts: usize = arguments.next().unwrap_or(100);
     let rows_per_host: usize = arguments.next().unwrap_or(8640);
-    for (name, step) in [("whole numbers", 1.0), ("two decimals", 0.01), ("full doubles", 0.0)] {
-        measure(name, hosts, rows_per_host, step);
+    for (name, metrics) in
+        [("whole numbers", Metrics::Whole), ("two decimals", Metrics::TwoDecimals), ("full doubles", Metrics::Doubles)]
+    {
+        measure(name, hosts, rows_per_host, metrics);
     }
 }
 
-fn measure(name: &str, hosts: usize, rows_per_host: usize, step: f64) {
+fn measure(name: &str, hosts: usize, rows_per_host: usize, metrics: Metrics) {
     let schema = schema();
-    let batches = batches(&schema, hosts, rows_per_host, step);
+    let batches = batches(&schema, hosts, rows_per_host, metrics);
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let directory = Path::new("/chunk");
     let spec = SegmentSpec {
         cluster: ClusterId(1),
         table: TableId(16_384),
@@ -50,44 +61,61 @@ fn measure(name: &str, hosts: usize, rows_per_host: usize, step: f64) {
     };
     let expected = SegmentExpectation { cluster: spec.cluster, chunk: spec.chunk, segment: spec.segment };
     let disk = SimulatedDisk::new(1);
+    let directory = Path::new(DIRECTORY);
     block_on(disk.create_directory(directory)).expect("a folder");
 
-    let encode = || {
+    let (bytes, encode_seconds) = written(&disk, &spec, &batches);
+    let reader = block_on(SegmentReader::open(&disk, directory, expected)).expect("opened");
+    let decode = |columns: &[Column]| {
+        let mut bytes = 0;
+        for row_group in 0..reader.row_groups().len() {
+            bytes += black_box(block_on(reader.read(row_group, columns, &no_pause)).expect("read")).bytes_read;
+        }
+        bytes
+    };
+    let per_second = |seconds: f64| rows as f64 / seconds / 1e6;
+    let all_seconds = best(|| decode(&schema.columns));
+    println!(
+        "{name}: {rows} rows, {:.3} bytes/row, encode {:.2} M rows/s, decode {:.2} M rows/s, {} KiB of footer in memory",
+        bytes as f64 / rows as f64,
+        per_second(encode_seconds),
+        per_second(all_seconds),
+        reader.memory_bytes() >> 10,
+    );
+    for (label, at) in [("time", 0), ("hostname", 1), ("tag", 2), ("metric", TAGS + 1), ("metric", TAGS + 2)] {
+        let columns = &schema.columns[at..=at];
+        let bytes = decode(columns);
+        let seconds = best(|| decode(columns));
+        let arrow_bytes: usize =
+            batches.iter().map(|batch| batch.column(at).to_data().get_slice_memory_size().unwrap()).sum();
+        println!(
+            "  {label:9} {:7.4} bytes/row, decode {:7.1} M values/s = {:5.1} GB/s",
+            bytes as f64 / rows as f64,
+            per_second(seconds),
+            arrow_bytes as f64 / seconds / 1e9,
+        );
+    }
+}
+
+/// Bytes of the file, and how long writing it takes.
+fn written(disk: &SimulatedDisk, spec: &SegmentSpec, batches: &[RecordBatch]) -> (u64, f64) {
+    let write_once = || {
         let source = batches
             .iter()
             .map(|batch| Ok(SegmentRows { batch: batch.clone(), commits: Some(vec![7; batch.num_rows()]) }));
-        block_on(write(&disk, directory, &spec, futures::stream::iter(source), SegmentLimits::default(), &no_pause))
-            .expect("written")
+        let rows = futures::stream::iter(source);
+        block_on(write(disk, Path::new(DIRECTORY), spec, rows, SegmentLimits::default(), &no_pause)).expect("written")
     };
-    let summary = encode();
-    let encode_seconds = best(|| {
-        black_box(encode());
-    });
-    let reader = block_on(SegmentReader::open(&disk, directory, expected)).expect("opened");
-    let decode = |columns: &[Column]| {
-        for row_group in 0..reader.row_groups().len() {
-            black_box(block_on(reader.read(row_group, columns, &no_pause)).expect("read"));
-        }
-    };
-    let all_seconds = best(|| decode(&schema.columns));
-    let two = [schema.columns[0].clone(), schema.columns[TAGS + 1].clone()];
-    let two_seconds = best(|| decode(&two));
-    let per_second = |seconds: f64| rows as f64 / seconds / 1e6;
-    println!(
-        "{name:14} {rows} rows: {:6.2} bytes/row, encode {:5.2} M rows/s, decode {:5.2} M rows/s, 2 columns {:6.1} M rows/s",
-        summary.file_bytes as f64 / rows as f64,
-        per_second(encode_seconds),
-        per_second(all_seconds),
-        per_second(two_seconds),
-    );
+    let bytes = write_once().file_bytes;
+    (bytes, best(write_once))
 }
 
 async fn no_pause() {}
 
-fn best(mut run: impl FnMut()) -> f64 {
+fn best<T>(mut run: impl FnMut() -> T) -> f64 {
     let seconds = (0..ROUNDS).map(|_| {
         let start = Instant::now();
-        run();
+        black_box(run());
         start.elapsed().as_secs_f64()
     });
     seconds.fold(f64::MAX, f64::min)
@@ -107,16 +135,17 @@ fn schema() -> TableSchema {
     TableSchema { version: SchemaVersion(1), columns: (1..).zip(types).map(column).collect() }
 }
 
-/// One batch per host, hosts in order of their name. Metrics are random walks in 0..=100 with steps of a normal
-/// distribution, rounded to `step`; 0 for not rounded.
-fn batches(schema: &TableSchema, hosts: usize, rows_per_host: usize, step: f64) -> Vec<RecordBatch> {
+/// One batch per host, hosts in order of their name.
+fn batches(schema: &TableSchema, hosts: usize, rows_per_host: usize, metrics: Metrics) -> Vec<RecordBatch> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    (0..hosts).map(|host| batch(schema, &mut random, host, rows_per_host, step)).collect()
+    (0..hosts).map(|host| batch(schema, &mut random, host, rows_per_host, metrics)).collect()
 }
 
-fn batch(schema: &TableSchema, random: &mut ChaCha8Rng, host: usize, rows: usize, step: f64) -> RecordBatch {
+fn batch(schema: &TableSchema, random: &mut ChaCha8Rng, host: usize, rows: usize, metrics: Metrics) -> RecordBatch {
     let start = 1_451_606_400_000_000_i64;
-    let times = TimestampMicrosecondArray::from_iter_values((0..rows as i64).map(|row| start + row * 10_000_000));
+    let jitter = if metrics == Metrics::Doubles { 2000 } else { 0 };
+    let time = |row: i64| start + row * 10_000_000 + random.random_range(-jitter..=jitter) * 1000;
+    let times = TimestampMicrosecondArray::from_iter_values((0..rows as i64).map(time).collect::<Vec<_>>());
     let mut columns: Vec<ArrayRef> = vec![Arc::new(times.with_timezone("UTC"))];
     for tag in 0..TAGS {
         let value = match tag {
@@ -126,15 +155,14 @@ fn batch(schema: &TableSchema, random: &mut ChaCha8Rng, host: usize, rows: usize
         columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, rows))));
     }
     for _ in 0..METRICS {
-        let mut value = (random.random::<f64>() * 100.0).floor();
+        let mut state = random.random::<f64>() * 100.0;
         let walk = (0..rows).map(|_| {
-            let change = normal(random);
-            let change = if step > 0.0 { (change / step).trunc() * step } else { change };
-            value = (value + change).clamp(0.0, 100.0);
-            if step > 0.0 {
-                value = (value / step).round() / (1.0 / step).round();
+            state = (state + normal(random)).clamp(0.0, 100.0);
+            match metrics {
+                Metrics::Whole => state.trunc(),
+                Metrics::TwoDecimals => (state * 100.0).round() / 100.0,
+                Metrics::Doubles => state,
             }
-            value
         });
         columns.push(Arc::new(Float64Array::from_iter_values(walk)));
     }

@@ -16,33 +16,39 @@ use meridian_proto::types::SqlType;
 use super::encoding::bytes::{self, Decoded};
 use super::encoding::decimal::{self, Float};
 use super::encoding::plain::{self, Fixed};
+use super::encoding::section::SectionReader;
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input, bitmap, check_decoded_bytes};
-use super::encoding::{constant, dictionary, packed};
-use super::page::{Parts, Unframer};
+use super::encoding::{constant, dictionary, integers, real};
+use super::page::{Parts, unframe};
 
 const WRONG_ENCODING: Flaw = Flaw("the page's encoding does not fit the column's type");
 
 /// Decodes pages, one at a time. One per reader: its zstd context is reused.
 #[derive(Default)]
 pub struct ColumnDecoder {
-    unframer: Unframer,
+    sections: SectionReader,
 }
 
 impl ColumnDecoder {
     /// Decodes a page (without its checksum) of `rows` values.
     pub fn decode(&mut self, page: &[u8], sql_type: &SqlType, rows: usize) -> Result<ArrayRef, Flaw> {
-        let Parts { encoding, mask, values } = self.unframer.unframe(page, rows, values_bytes_max(sql_type, rows))?;
+        let values_max = values_bytes_max(sql_type, rows);
+        let Parts { encoding, mask, values } = unframe(page, rows, values_max, &mut self.sections)?;
         if encoding == Encoding::Null {
             // Offsets and values of NULLs take memory too: at most 16 bytes each.
             check_decoded_bytes(rows, 16)?;
             return Ok(new_null_array(&sql_type.arrow(), rows));
         }
         let nulls = mask.map(|mask| NullBuffer::new(BooleanBuffer::new(mask.into(), 0, rows)));
-        let mut page = Page { encoding, rows, nulls, input: Input::new(&values) };
-        let array = match sql_type {
-            SqlType::Array(element) => self.lists(&mut page, element)?,
-            _ => page.array(sql_type)?,
-        };
+        let mut input = Input::new(&values);
+        if let SqlType::Array(element) = sql_type {
+            if encoding != Encoding::List {
+                return Err(WRONG_ENCODING);
+            }
+            return self.lists(&mut input, rows, element, nulls);
+        }
+        let mut page = Page { encoding, rows, nulls, input, sections: &mut self.sections };
+        let array = page.array(sql_type)?;
         page.input.finish()?;
         Ok(array)
     }
@@ -50,25 +56,29 @@ impl ColumnDecoder {
     /// Decodes a page of commit timestamps.
     pub fn decode_commits(&mut self, page: &[u8], rows: usize) -> Result<Vec<u64>, Flaw> {
         let Parts { encoding, mask, values } =
-            self.unframer.unframe(page, rows, values_bytes_max(&SqlType::Int8, rows))?;
+            unframe(page, rows, values_bytes_max(&SqlType::Int8, rows), &mut self.sections)?;
         if mask.is_some() {
             return Err(Flaw("commit timestamps are never NULL"));
         }
-        let mut page = Page { encoding, rows, nulls: None, input: Input::new(&values) };
+        let input = Input::new(&values);
+        let mut page = Page { encoding, rows, nulls: None, input, sections: &mut self.sections };
         let commits = page.integers(|commit| commit)?;
         page.input.finish()?;
         Ok(commits.into_iter().map(|commit| commit as u64).collect())
     }
 
-    fn lists(&mut self, page: &mut Page<'_>, element: &SqlType) -> Result<ArrayRef, Flaw> {
-        if page.encoding != Encoding::List {
-            return Err(WRONG_ENCODING);
-        }
-        let offsets = bytes::decode_offsets(&mut page.input, page.rows)?;
+    fn lists(
+        &mut self,
+        input: &mut Input<'_>,
+        rows: usize,
+        element: &SqlType,
+        nulls: Option<NullBuffer>,
+    ) -> Result<ArrayRef, Flaw> {
+        let offsets = bytes::decode_offsets(input, rows)?;
         let elements = offsets.last().copied().unwrap_or(0) as usize;
-        let values = self.decode(page.input.rest(), element, elements)?;
+        let values = self.decode(input.rest(), element, elements)?;
         let field = Arc::new(Field::new("item", element.arrow(), true));
-        let array = ListArray::try_new(field, OffsetBuffer::new(offsets.into()), values, page.nulls.take());
+        let array = ListArray::try_new(field, OffsetBuffer::new(offsets.into()), values, nulls);
         Ok(Arc::new(array.map_err(|_| Flaw("the elements do not make up lists"))?))
     }
 }
@@ -89,6 +99,7 @@ struct Page<'a> {
     rows: usize,
     nulls: Option<NullBuffer>,
     input: Input<'a>,
+    sections: &'a mut SectionReader,
 }
 
 impl Page<'_> {
@@ -139,8 +150,7 @@ impl Page<'_> {
         match self.encoding {
             Encoding::Plain => plain::decode(&mut self.input, self.rows),
             Encoding::Constant => constant::decode(&mut self.input, self.rows),
-            Encoding::Packed => packed::decode(&mut self.input, self.rows, convert),
-            _ => Err(WRONG_ENCODING),
+            encoding => integers::decode(encoding, &mut self.input, self.rows, self.sections, convert),
         }
     }
 
@@ -160,10 +170,13 @@ impl Page<'_> {
     where
         T::Native: Float,
     {
+        let (input, rows) = (&mut self.input, self.rows);
         let values = match self.encoding {
-            Encoding::Plain => plain::decode(&mut self.input, self.rows)?,
-            Encoding::Constant => constant::decode(&mut self.input, self.rows)?,
-            Encoding::Decimal => decimal::decode(&mut self.input, self.rows)?,
+            Encoding::Plain => plain::decode(input, rows)?,
+            Encoding::Constant => constant::decode(input, rows)?,
+            Encoding::Decimal | Encoding::Scaled => decimal::decode(self.encoding, input, rows, self.sections)?,
+            Encoding::Ordered => integers::decode_nested(input, rows, self.sections, T::Native::of_ordered)?,
+            Encoding::Real => real::decode(input, rows, self.sections)?,
             _ => return Err(WRONG_ENCODING),
         };
         self.primitive::<T>(values, sql_type.arrow())
@@ -171,7 +184,7 @@ impl Page<'_> {
 
     fn decimals(&mut self, sql_type: &SqlType) -> Result<ArrayRef, Flaw> {
         let values = match self.encoding {
-            Encoding::Dictionary => {
+            Encoding::Dictionary | Encoding::Terms => {
                 self.sixteen_bytes()?.as_chunks::<16>().0.iter().map(|b| i128::from_le_bytes(*b)).collect()
             }
             _ => self.integers(i128::from)?,
@@ -185,8 +198,8 @@ impl Page<'_> {
         match self.encoding {
             Encoding::Plain => Ok(self.input.take(self.rows * 16)?.to_vec()),
             Encoding::Constant => Ok(self.input.take(16)?.repeat(self.rows)),
-            Encoding::Dictionary => {
-                let decoded = dictionary::decode(&mut self.input, self.rows, None)?;
+            Encoding::Dictionary | Encoding::Terms => {
+                let decoded = dictionary::decode(self.encoding, &mut self.input, self.rows, None, self.sections)?;
                 if decoded.offsets.windows(2).any(|span| span[1] - span[0] != 16) {
                     return Err(Flaw("an entry of fixed width has another length"));
                 }
@@ -231,7 +244,9 @@ impl Page<'_> {
         match self.encoding {
             Encoding::Bytes => bytes::decode(&mut self.input, self.rows),
             Encoding::Constant => bytes::decode_constant(self.input.rest(), self.rows, nulls),
-            Encoding::Dictionary => dictionary::decode(&mut self.input, self.rows, nulls),
+            Encoding::Dictionary | Encoding::Terms => {
+                dictionary::decode(self.encoding, &mut self.input, self.rows, nulls, self.sections)
+            }
             _ => Err(WRONG_ENCODING),
         }
     }

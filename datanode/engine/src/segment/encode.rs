@@ -13,14 +13,21 @@ use meridian_proto::types::SqlType;
 
 use super::encoding::decimal::{self, Float};
 use super::encoding::plain::{self, Fixed};
-use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, packed};
+use super::encoding::section::SectionWriter;
+use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, integers, packed, real};
 use super::page::Framer;
 use super::zone::Zone;
 use crate::error::EngineError;
 
+/// Decimals that take one byte in so many of their plain form are as small as floats get: nothing else is tried.
+const SCALED_PART: usize = 2;
+/// Floats that are no decimals must save one byte in so many, or they stay as they are.
+const REAL_SAVES_PART: usize = 16;
+
 /// Encodes columns, one at a time. One per writer: its buffers are reused.
 pub struct ColumnEncoder {
     framer: Framer,
+    sections: SectionWriter,
     mask: Vec<u8>,
     values: Vec<u8>,
 }
@@ -35,7 +42,7 @@ pub struct PageFacts {
 
 impl ColumnEncoder {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { framer: Framer::new()?, mask: Vec::new(), values: Vec::new() })
+        Ok(Self { framer: Framer::new()?, sections: SectionWriter::new()?, mask: Vec::new(), values: Vec::new() })
     }
 
     /// Appends the page of the column, without a checksum.
@@ -72,7 +79,7 @@ impl ColumnEncoder {
     pub fn encode_commits(&mut self, commits: &[u64], out: &mut Vec<u8>) -> Encoding {
         self.values.clear();
         let signed: Vec<i64> = commits.iter().map(|commit| *commit as i64).collect();
-        let encoding = pick_integers(&signed, &signed, &mut self.values);
+        let encoding = pick_integers(&signed, &signed, &mut self.sections, &mut self.values);
         self.framer.frame(encoding, commits.len(), &[], &self.values, out);
         encoding
     }
@@ -83,40 +90,41 @@ impl ColumnEncoder {
         sql_type: &SqlType,
         out: &mut Vec<u8>,
     ) -> Result<(Encoding, Zone), EngineError> {
+        let sections = &mut self.sections;
         Ok(match sql_type {
             SqlType::Bool => booleans(array.as_boolean(), out),
-            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), out),
-            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), out),
-            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), out),
-            SqlType::Date => integers(array.as_primitive::<Date32Type>(), out),
-            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), out),
+            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), sections, out),
+            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), sections, out),
+            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), sections, out),
+            SqlType::Date => integers(array.as_primitive::<Date32Type>(), sections, out),
+            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), sections, out),
             SqlType::Timestamp | SqlType::Timestamptz => {
-                integers(array.as_primitive::<TimestampMicrosecondType>(), out)
+                integers(array.as_primitive::<TimestampMicrosecondType>(), sections, out)
             }
-            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), out),
-            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), out),
-            SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), out),
+            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), sections, out),
+            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), sections, out),
+            SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), sections, out),
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => {
                 let array = array.as_string::<i32>();
-                strings(array.value_offsets(), array.value_data(), array.nulls(), out)
+                strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out)
             }
             SqlType::Jsonb => {
                 let array = array.as_string::<i32>();
                 // jsonb has an order of its own, which is not that of the text.
-                (strings(array.value_offsets(), array.value_data(), array.nulls(), out).0, Zone::Unknown)
+                (strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out).0, Zone::Unknown)
             }
             SqlType::Bytea => {
                 let array = array.as_binary::<i32>();
-                strings(array.value_offsets(), array.value_data(), array.nulls(), out)
+                strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out)
             }
             SqlType::Uuid => {
                 let array = array.as_fixed_size_binary();
                 let bytes = &array.value_data()[..array.len() * 16];
-                uuids(&filled(bytes.as_chunks::<16>().0, array.nulls()), out)
+                uuids(&filled(bytes.as_chunks::<16>().0, array.nulls()), sections, out)
             }
             SqlType::Interval => {
                 let array = array.as_primitive::<IntervalMonthDayNanoType>();
-                (sixteen_bytes(&intervals(&filled(array.values(), array.nulls())), out), Zone::Unknown)
+                (sixteen_bytes(&intervals(&filled(array.values(), array.nulls())), sections, out), Zone::Unknown)
             }
             SqlType::Array(element) => (self.lists(array.as_list::<i32>(), element, out)?, Zone::Unknown),
         })
@@ -161,14 +169,18 @@ fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Encoding, Zone) {
     (Encoding::Bitmap, zone)
 }
 
-fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Encoding, Zone)
+fn integers<T: ArrowPrimitiveType>(
+    array: &PrimitiveArray<T>,
+    sections: &mut SectionWriter,
+    out: &mut Vec<u8>,
+) -> (Encoding, Zone)
 where
     T::Native: Fixed + Into<i64>,
 {
     let values = filled(array.values(), array.nulls());
     let wide: Vec<i64> = values.iter().map(|value| (*value).into()).collect();
     let (min, max) = range(&wide);
-    (pick_integers(&values, &wide, out), Zone::Int { min, max })
+    (pick_integers(&values, &wide, sections, out), Zone::Int { min, max })
 }
 
 fn range(values: &[i64]) -> (i64, i64) {
@@ -176,21 +188,29 @@ fn range(values: &[i64]) -> (i64, i64) {
 }
 
 /// `wide` are the `values`, as 64 bits.
-fn pick_integers<T: Fixed + PartialEq>(values: &[T], wide: &[i64], out: &mut Vec<u8>) -> Encoding {
-    if constant::estimate(wide, |a, b| a == b).is_some() {
-        constant::encode(values[0], out);
-        return Encoding::Constant;
+fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Encoding {
+    let plan = integers::estimate(wide);
+    match plan.encoding() {
+        Encoding::Constant => {
+            constant::encode(values[0], out);
+            Encoding::Constant
+        }
+        encoding if plan.bytes() < plain::estimate::<T>(values.len()) => {
+            integers::encode(wide, &plan, sections, out);
+            encoding
+        }
+        _ => {
+            plain::encode(values, out);
+            Encoding::Plain
+        }
     }
-    let packed = packed::estimate(wide);
-    if packed.bytes < plain::estimate::<T>(values.len()) {
-        packed::encode(wide, &packed, out);
-        return Encoding::Packed;
-    }
-    plain::encode(values, out);
-    Encoding::Plain
 }
 
-fn floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Encoding, Zone)
+fn floats<T: ArrowPrimitiveType>(
+    array: &PrimitiveArray<T>,
+    sections: &mut SectionWriter,
+    out: &mut Vec<u8>,
+) -> (Encoding, Zone)
 where
     T::Native: Float,
 {
@@ -200,14 +220,38 @@ where
         constant::encode(values[0], out);
         return (Encoding::Constant, zone);
     }
-    if let Some(plan) = decimal::estimate(&values)
-        && plan.bytes < plain::estimate::<T::Native>(values.len())
+    let plain_bytes = plain::estimate::<T::Native>(values.len());
+    let scaled = decimal::estimate(&values);
+    if let Some(plan) = &scaled
+        && plan.bytes < plain_bytes / SCALED_PART
     {
-        decimal::encode(&values, &plan, out);
-        return (Encoding::Decimal, zone);
+        decimal::encode(&values, plan, sections, out);
+        return (Encoding::Scaled, zone);
     }
-    plain::encode(&values, out);
-    (Encoding::Plain, zone)
+    let ordered: Vec<i64> = values.iter().map(|value| value.to_ordered()).collect();
+    let (plan, real) = (integers::estimate(&ordered), real::estimate(&values));
+    let scaled_bytes = scaled.as_ref().map_or(usize::MAX, |plan| plan.bytes);
+    let real_bytes = real.as_ref().map_or(usize::MAX, |plan| plan.bytes);
+    let best = scaled_bytes.min(plan.bytes()).min(real_bytes);
+    let encoding = match (scaled, real) {
+        _ if best >= plain_bytes - plain_bytes / REAL_SAVES_PART => {
+            plain::encode(&values, out);
+            Encoding::Plain
+        }
+        (Some(plan), _) if scaled_bytes == best => {
+            decimal::encode(&values, &plan, sections, out);
+            Encoding::Scaled
+        }
+        (_, Some(plan)) if real_bytes == best => {
+            real::encode(&values, &plan, sections, out);
+            Encoding::Real
+        }
+        _ => {
+            integers::encode_nested(&ordered, &plan, sections, out);
+            Encoding::Ordered
+        }
+    };
+    (encoding, zone)
 }
 
 fn float_zone<T: Float>(values: &[T]) -> Zone {
@@ -221,22 +265,26 @@ fn float_zone<T: Float>(values: &[T]) -> Zone {
     Zone::Float { min, max, nan }
 }
 
-fn decimals(array: &PrimitiveArray<Decimal128Type>, out: &mut Vec<u8>) -> (Encoding, Zone) {
+fn decimals(
+    array: &PrimitiveArray<Decimal128Type>,
+    sections: &mut SectionWriter,
+    out: &mut Vec<u8>,
+) -> (Encoding, Zone) {
     let values = filled(array.values(), array.nulls());
     let zone = values.iter().fold((i128::MAX, i128::MIN), |(min, max), value| (min.min(*value), max.max(*value)));
     let zone = Zone::Decimal { min: zone.0, max: zone.1 };
     if values.iter().all(|value| i64::try_from(*value).is_ok()) {
         let wide: Vec<i64> = values.iter().map(|value| *value as i64).collect();
-        return (pick_integers(&values, &wide, out), zone);
+        return (pick_integers(&values, &wide, sections, out), zone);
     }
     let bytes: Vec<[u8; 16]> = values.iter().map(|value| value.to_le_bytes()).collect();
-    (sixteen_bytes(&bytes, out), zone)
+    (sixteen_bytes(&bytes, sections, out), zone)
 }
 
-fn uuids(values: &[[u8; 16]], out: &mut Vec<u8>) -> (Encoding, Zone) {
+fn uuids(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Encoding, Zone) {
     let numbers = values.iter().map(|value| u128::from_be_bytes(*value));
     let (min, max) = numbers.fold((u128::MAX, u128::MIN), |(min, max), value| (min.min(value), max.max(value)));
-    (sixteen_bytes(values, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
+    (sixteen_bytes(values, sections, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
 }
 
 /// Months, days, nanoseconds, little endian: 4, 4 and 8 bytes.
@@ -250,7 +298,7 @@ fn intervals(values: &[arrow::datatypes::IntervalMonthDayNano]) -> Vec<[u8; 16]>
     bytes
 }
 
-fn sixteen_bytes(values: &[[u8; 16]], out: &mut Vec<u8>) -> Encoding {
+fn sixteen_bytes(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Encoding {
     if constant::estimate(values, |a, b| a == b).is_some() {
         constant::encode(values[0], out);
         return Encoding::Constant;
@@ -258,15 +306,21 @@ fn sixteen_bytes(values: &[[u8; 16]], out: &mut Vec<u8>) -> Encoding {
     if let Some(plan) = dictionary::estimate(values.len(), |row| Some(&values[row][..]))
         && plan.bytes < plain::estimate::<[u8; 16]>(values.len())
     {
-        dictionary::encode(&plan, out);
-        return Encoding::Dictionary;
+        dictionary::encode(&plan, sections, out);
+        return Encoding::Terms;
     }
     plain::encode(values, out);
     Encoding::Plain
 }
 
 /// Text and binary.
-fn strings(offsets: &[i32], data: &[u8], nulls: Option<&NullBuffer>, out: &mut Vec<u8>) -> (Encoding, Zone) {
+fn strings(
+    offsets: &[i32],
+    data: &[u8],
+    nulls: Option<&NullBuffer>,
+    sections: &mut SectionWriter,
+    out: &mut Vec<u8>,
+) -> (Encoding, Zone) {
     let rows = offsets.len() - 1;
     let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
     let bytes_of = |row: usize| &data[offsets[row] as usize..offsets[row + 1] as usize];
@@ -290,8 +344,8 @@ fn strings(offsets: &[i32], data: &[u8], nulls: Option<&NullBuffer>, out: &mut V
         bytes::encode(&apart, value, out);
         return (Encoding::Bytes, zone);
     }
-    dictionary::encode(&plan, out);
-    (Encoding::Dictionary, zone)
+    dictionary::encode(&plan, sections, out);
+    (Encoding::Terms, zone)
 }
 
 fn bytes_zone<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Zone {

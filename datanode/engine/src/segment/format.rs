@@ -32,7 +32,7 @@ use std::path::Path;
 
 use meridian_proto::ids::{ChunkId, ClusterId, SchemaVersion, SegmentId, TableId};
 
-use super::{SEGMENT_VERSION, page};
+use super::{SEGMENT_VERSION, SEGMENT_VERSION_MIN, page};
 use crate::error::EngineError;
 
 /// Bytes before the first page.
@@ -46,6 +46,8 @@ const HEADER_FIELDS_BYTES: usize = 64;
 /// Whose rows a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// Of the format; what is written has [`SEGMENT_VERSION`].
+    pub version: u32,
     pub cluster: ClusterId,
     pub chunk: ChunkId,
     pub segment: SegmentId,
@@ -65,7 +67,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend_from_slice(HEADER_MAGIC);
-        bytes.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.version.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.cluster.0.to_le_bytes());
         bytes.extend_from_slice(&self.chunk.0.to_le_bytes());
@@ -90,8 +92,8 @@ impl Header {
         if crc32c::crc32c(&fields[..60]) != u32_at(fields, 60) {
             return Err(corrupt("header checksum mismatch"));
         }
-        check_version(path, u32_at(fields, 8))?;
         Ok(Self {
+            version: checked_version(path, u32_at(fields, 8))?,
             cluster: ClusterId(u128::from(u64_at(fields, 16)) | u128::from(u64_at(fields, 24)) << 64),
             chunk: ChunkId(u64_at(fields, 32)),
             segment: SegmentId(u64_at(fields, 40)),
@@ -101,9 +103,9 @@ impl Header {
     }
 }
 
-fn check_version(path: &Path, version: u32) -> Result<(), EngineError> {
+fn checked_version(path: &Path, version: u32) -> Result<u32, EngineError> {
     match version {
-        SEGMENT_VERSION => Ok(()),
+        SEGMENT_VERSION_MIN..=SEGMENT_VERSION => Ok(version),
         0 => Err(EngineError::corruption(path, 8, "there is no format version 0")),
         found => Err(EngineError::NewerFormat { path: path.to_owned(), found, known: SEGMENT_VERSION }),
     }
@@ -117,7 +119,7 @@ impl Trailer {
         let footer_bytes = u32::try_from(self.footer_bytes).expect("a footer is far below 4 GiB");
         bytes.extend_from_slice(&footer_bytes.to_le_bytes());
         bytes.extend_from_slice(&self.footer_checksum.to_le_bytes());
-        bytes.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&header.version.to_le_bytes());
         let checksum = page::checksum(header.chunk, header.segment, offset, &bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes.extend_from_slice(TRAILER_MAGIC);
@@ -134,7 +136,7 @@ impl Trailer {
         if page::checksum(header.chunk, header.segment, offset, &fields[..20]) != u32_at(fields, 20) {
             return Err(corrupt("trailer checksum mismatch"));
         }
-        if u32_at(fields, 16) != SEGMENT_VERSION {
+        if u32_at(fields, 16) != header.version {
             return Err(corrupt("header and trailer have different format versions"));
         }
         let trailer = Self {

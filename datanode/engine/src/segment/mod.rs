@@ -20,18 +20,23 @@ mod reader;
 mod statistics;
 mod writer;
 
+mod arbitrary;
+
 #[cfg(test)]
 mod tests;
 
+pub use arbitrary::decode_arbitrary;
 pub use reader::{Commits, RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
 pub use statistics::ZoneStatistics;
 pub use writer::{SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary, write};
 
 /// Version of the files that are written, and the newest that is read.
-pub const SEGMENT_VERSION: u32 = 1;
+pub const SEGMENT_VERSION: u32 = 2;
+/// The oldest that is read.
+pub const SEGMENT_VERSION_MIN: u32 = 1;
 /// Rows of a row group, at most, in files that are written.
 pub const ROW_GROUP_ROWS_MAX: usize = 64 << 10;
-/// Rows of a row group that a reader accepts: 16 times more than v1 writes, for writers to come.
+/// Rows of a row group that a reader accepts: 16 times more than are written, for writers to come.
 pub const ROW_GROUP_ROWS_LIMIT: usize = 1 << 20;
 /// Arrow bytes of a row group, at most, unless a single row has more.
 /// 64 Ki rows of the TSBS shape (200 bytes) are 13 MiB.

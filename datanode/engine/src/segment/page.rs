@@ -15,19 +15,18 @@
 //! 20+m+v     4  CRC-32C of (chunk, segment, file offset: 8 bytes each) and of all before; not in a page within a page
 //! ```
 
-use meridian_proto::ids::{ChunkId, SegmentId};
-use zstd::bulk::{Compressor, Decompressor};
+use std::borrow::Cow;
 
+use meridian_proto::ids::{ChunkId, SegmentId};
+use zstd::bulk::Compressor;
+
+use super::encoding::section::{SectionReader, ZSTD_LEVEL, squeeze};
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input};
 
 /// Bytes before the null mask.
 pub const PAGE_HEADER_BYTES: usize = 20;
 /// Bytes of the checksum at the end.
 pub const PAGE_CHECKSUM_BYTES: usize = 4;
-/// Measured: 1 is as small as 3 on bit-packed values and twice as fast.
-const ZSTD_LEVEL: i32 = 1;
-/// Sections below this gain nothing over zstd's own header.
-const ZSTD_BYTES_MIN: usize = 48;
 
 const NULLS: u8 = 1;
 const MASK_ZSTD: u8 = 2;
@@ -65,20 +64,11 @@ impl Framer {
         }
     }
 
-    /// Appends the section, compressed where that saves at least 5 %, and tells whether it is.
-    fn squeeze(&mut self, section: &[u8], out: &mut Vec<u8>) -> bool {
-        if section.len() >= ZSTD_BYTES_MIN {
-            self.squeezed.clear();
-            self.squeezed.reserve(zstd::zstd_safe::compress_bound(section.len()));
-            if let Ok(bytes) = self.compressor.compress_to_buffer(section, &mut self.squeezed)
-                && bytes <= section.len() - section.len() / 20
-            {
-                out.extend_from_slice(&self.squeezed);
-                return true;
-            }
-        }
-        out.extend_from_slice(section);
-        false
+    /// Appends the part, compressed where that saves enough, and tells whether it is.
+    fn squeeze(&mut self, part: &[u8], out: &mut Vec<u8>) -> bool {
+        let stored = squeeze(&mut self.compressor, &mut self.squeezed, part);
+        out.extend_from_slice(stored);
+        stored.len() < part.len()
     }
 }
 
@@ -93,59 +83,49 @@ pub fn checksum(chunk: ChunkId, segment: SegmentId, offset: u64, page: &[u8]) ->
 
 /// A page's parts, still encoded but no longer compressed.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Parts<'a> {
     pub encoding: Encoding,
     pub mask: Option<Vec<u8>>,
-    pub values: Vec<u8>,
+    pub values: Cow<'a, [u8]>,
 }
 
-/// Unpacks the frame of pages. One per reader: its context is reused.
-#[derive(Default)]
-pub struct Unframer {
-    decompressor: Decompressor<'static>,
-}
-
-impl Unframer {
-    /// Takes a page apart that must have `rows` rows and at most `values_max` bytes of values.
-    pub fn unframe(&mut self, page: &[u8], rows: usize, values_max: usize) -> Result<Parts, Flaw> {
-        let mut input = Input::new(page);
-        let [code, flags, zero_a, zero_b] = input.array::<4>()?;
-        let encoding = Encoding::from_code(code).ok_or(Flaw("the page's encoding is unknown"))?;
-        if flags & !(NULLS | MASK_ZSTD | VALUES_ZSTD) != 0 || [zero_a, zero_b] != [0; 2] {
-            return Err(Flaw("the page's header has unknown flags"));
-        }
-        if input.u32()? as usize != rows {
-            return Err(Flaw("the page has another number of rows than its row group"));
-        }
-        let (mask_bytes, value_bytes) = (input.u32()? as usize, input.u32()? as usize);
-        let values_raw = input.u32()? as usize;
-        if values_raw > values_max.min(DECODED_BYTES_MAX) {
-            return Err(Flaw("the page's values are larger than they can be"));
-        }
-        let mask = input.take(mask_bytes)?;
-        let mask = match flags & NULLS {
-            0 if mask_bytes == 0 => None,
-            0 => return Err(Flaw("the page has a null mask that its header does not mention")),
-            _ => Some(self.section(mask, flags & MASK_ZSTD != 0, rows.div_ceil(8))?),
-        };
-        let values = self.section(input.take(value_bytes)?, flags & VALUES_ZSTD != 0, values_raw)?;
-        input.finish()?;
-        Ok(Parts { encoding, mask, values })
+/// Takes a page apart that must have `rows` rows and at most `values_max` bytes of values.
+pub fn unframe<'a>(
+    page: &'a [u8],
+    rows: usize,
+    values_max: usize,
+    sections: &mut SectionReader,
+) -> Result<Parts<'a>, Flaw> {
+    let mut input = Input::new(page);
+    let [code, flags, zero_a, zero_b] = input.array::<4>()?;
+    let encoding = Encoding::from_code(code).ok_or(Flaw("the page's encoding is unknown"))?;
+    if flags & !(NULLS | MASK_ZSTD | VALUES_ZSTD) != 0 || [zero_a, zero_b] != [0; 2] {
+        return Err(Flaw("the page's header has unknown flags"));
     }
+    if input.u32()? as usize != rows {
+        return Err(Flaw("the page has another number of rows than its row group"));
+    }
+    let (mask_bytes, value_bytes) = (input.u32()? as usize, input.u32()? as usize);
+    let values_raw = input.u32()? as usize;
+    if values_raw > values_max.min(DECODED_BYTES_MAX) {
+        return Err(Flaw("the page's values are larger than they can be"));
+    }
+    let mask = input.take(mask_bytes)?;
+    let mask = match flags & NULLS {
+        0 if mask_bytes == 0 => None,
+        0 => return Err(Flaw("the page has a null mask that its header does not mention")),
+        _ => Some(part(mask, flags & MASK_ZSTD != 0, rows.div_ceil(8), sections)?.into_owned()),
+    };
+    let values = part(input.take(value_bytes)?, flags & VALUES_ZSTD != 0, values_raw, sections)?;
+    input.finish()?;
+    Ok(Parts { encoding, mask, values })
+}
 
-    /// One section of `raw` bytes.
-    fn section(&mut self, stored: &[u8], zstd: bool, raw: usize) -> Result<Vec<u8>, Flaw> {
-        if !zstd {
-            return if stored.len() == raw {
-                Ok(stored.to_vec())
-            } else {
-                Err(Flaw("a part of the page has another length than its header says"))
-            };
-        }
-        let mut bytes = Vec::with_capacity(raw);
-        match self.decompressor.decompress_to_buffer(stored, &mut bytes) {
-            Ok(length) if length == raw => Ok(bytes),
-            _ => Err(Flaw("a part of the page does not decompress")),
-        }
+/// One part of `raw` bytes.
+fn part<'a>(stored: &'a [u8], zstd: bool, raw: usize, sections: &mut SectionReader) -> Result<Cow<'a, [u8]>, Flaw> {
+    match zstd {
+        true => sections.expand(stored, raw).map(Cow::Owned),
+        false if stored.len() == raw => Ok(Cow::Borrowed(stored)),
+        false => Err(Flaw("a part of the page has another length than its header says")),
     }
 }

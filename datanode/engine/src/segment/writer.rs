@@ -14,7 +14,7 @@ use super::encode::{ColumnEncoder, PageFacts};
 use super::footer::{FooterColumn, FooterCommits, FooterPage, FooterRange, FooterRowGroup, FooterV1};
 use super::format::{Header, TRAILER_BYTES, Trailer};
 use super::zone::Zone;
-use super::{ROW_GROUP_BYTES_MAX, ROW_GROUP_ROWS_MAX, page};
+use super::{ROW_GROUP_BYTES_MAX, ROW_GROUP_ROWS_MAX, SEGMENT_VERSION, page};
 use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, DiskError, DiskFile};
 use crate::error::EngineError;
 use crate::layout;
@@ -313,6 +313,7 @@ struct SegmentWriter<'a, F: DiskFile> {
 impl<'a, F: DiskFile> SegmentWriter<'a, F> {
     fn new(file: F, spec: &'a SegmentSpec) -> Result<Self, EngineError> {
         let header = Header {
+            version: SEGMENT_VERSION,
             cluster: spec.cluster,
             chunk: spec.chunk,
             segment: spec.segment,

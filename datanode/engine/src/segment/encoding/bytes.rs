@@ -63,6 +63,10 @@ pub fn decode_offsets(input: &mut Input<'_>, rows: usize) -> Result<Vec<i32>, Fl
 /// `rows` times the same value; NULL rows are empty.
 pub fn decode_constant(value: &[u8], rows: usize, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
     check_decoded_bytes(rows + 1, value.len().max(4))?;
+    if nulls.is_none() {
+        let offsets = (0..=rows).map(|row| (row * value.len()) as i32).collect();
+        return Ok(Decoded { offsets, bytes: value.repeat(rows) });
+    }
     let mut decoded = Decoded { offsets: Vec::with_capacity(rows + 1), bytes: Vec::with_capacity(rows * value.len()) };
     decoded.offsets.push(0);
     for row in 0..rows {

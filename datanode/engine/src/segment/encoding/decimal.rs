@@ -1,23 +1,27 @@
-//! Floats whose values are whole numbers or decimals of 1 to 4 places, kept as integers and packed (the idea of ALP,
-//! SIGMOD 2024, with one scale per page). Division gives back the nearest float of the decimal, which is what parsing
-//! its text gave; every value is compared bit for bit when it is encoded, and those that differ (NaN, infinities, -0.0,
-//! more places) are kept apart, raw.
+//! Floats whose values are whole numbers or decimals of some places, kept as integers (the idea of ALP, SIGMOD 2024,
+//! with one scale per page). Where ALP multiplies, this divides by a power of ten, which gives the nearest float of the
+//! decimal, hence what parsing its text gave, for every integer below 2^51 and every power up to 10^22; trailing zeros
+//! of large numbers are left to the integers' unit. Every value is compared bit for bit when it is encoded, and those
+//! that differ (NaN, infinities, -0.0, more places) are kept apart, raw.
 //!
 //! ```text
 //! offset  size  field
-//!      0     1  scale s, 0..=4
+//!      0     1  scale s, 0..=17; in version 1, 0..=4
 //!      1     3  zero
 //!      4     4  number of exceptions e
 //!      8   4*e  row of each exception, ascending
 //!     ..   w*e  its bits: 8 bytes each for float8, 4 for float4
-//!     ..     n  value * 10^s as packed integers; an exception's row repeats the one before
+//!     ..     n  value * 10^s as integers with the number of their encoding; an exception's row repeats the one before;
+//!               in version 1 always packed, without a number
 //! ```
 
 use super::plain::Fixed;
-use super::{Flaw, Input, packed};
+use super::section::{SectionReader, SectionWriter};
+use super::{Encoding, Flaw, Input, integers, packed};
 
-/// Divisors by scale.
-const POWERS: [f64; 5] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0];
+/// Divisors by scale, each exact.
+const POWERS: [f64; 18] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17];
 /// Added to a float below 2^51 it pushes the fraction out and leaves the integer in the low bits of the mantissa, also
 /// for negative numbers: 1.5 * 2^52. Vector units without a conversion to i64 do this in two instructions.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
@@ -28,12 +32,38 @@ const SAMPLE: usize = 256;
 
 /// float4 and float8.
 pub trait Float: Fixed + PartialOrd {
+    const BITS: u32;
+
     fn to_f64(self) -> f64;
     fn from_f64(value: f64) -> Self;
-    fn same_bits(self, other: Self) -> bool;
+    fn to_bits(self) -> u64;
+    fn of_bits(bits: u64) -> Self;
+
+    #[inline(always)]
+    fn same_bits(self, other: Self) -> bool {
+        self.to_bits() == other.to_bits()
+    }
+
+    /// Its bits as an integer that is greater for a greater float, and near for one that is near.
+    #[inline(always)]
+    fn to_ordered(self) -> i64 {
+        let signed = (self.to_bits() << (64 - Self::BITS)) as i64 >> (64 - Self::BITS);
+        signed ^ ((signed >> 63) & Self::MAGNITUDE)
+    }
+
+    /// The float that [`to_ordered`](Self::to_ordered) gave.
+    #[inline(always)]
+    fn of_ordered(ordered: i64) -> Self {
+        Self::of_bits((ordered ^ ((ordered >> 63) & Self::MAGNITUDE)) as u64)
+    }
+
+    /// All bits but the sign.
+    const MAGNITUDE: i64 = (u64::MAX >> (65 - Self::BITS)) as i64;
 }
 
 impl Float for f64 {
+    const BITS: u32 = 64;
+
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
@@ -43,12 +73,18 @@ impl Float for f64 {
         value
     }
     #[inline(always)]
-    fn same_bits(self, other: Self) -> bool {
-        self.to_bits() == other.to_bits()
+    fn to_bits(self) -> u64 {
+        f64::to_bits(self)
+    }
+    #[inline(always)]
+    fn of_bits(bits: u64) -> Self {
+        f64::from_bits(bits)
     }
 }
 
 impl Float for f32 {
+    const BITS: u32 = 32;
+
     #[inline(always)]
     fn to_f64(self) -> f64 {
         f64::from(self)
@@ -58,8 +94,12 @@ impl Float for f32 {
         value as f32
     }
     #[inline(always)]
-    fn same_bits(self, other: Self) -> bool {
-        self.to_bits() == other.to_bits()
+    fn to_bits(self) -> u64 {
+        u64::from(f32::to_bits(self))
+    }
+    #[inline(always)]
+    fn of_bits(bits: u64) -> Self {
+        f32::from_bits(bits as u32)
     }
 }
 
@@ -69,7 +109,8 @@ pub struct Plan {
     scale: usize,
     exceptions: Vec<u32>,
     integers: Vec<i64>,
-    packed: packed::Plan,
+    plan: integers::Plan,
+    /// Exact but where the integers are coded.
     pub bytes: usize,
 }
 
@@ -90,9 +131,9 @@ pub fn estimate<T: Float>(values: &[T]) -> Option<Plan> {
     if let Some(first) = exceptions.first() {
         repeat_into_exceptions(&mut integers, &exceptions, *first as usize);
     }
-    let packed = packed::estimate(&integers);
-    let bytes = 8 + exceptions.len() * (4 + T::WIDTH_BYTES) + packed.bytes;
-    Some(Plan { scale, exceptions, integers, packed, bytes })
+    let plan = integers::estimate(&integers);
+    let bytes = 9 + exceptions.len() * (4 + T::WIDTH_BYTES) + plan.bytes();
+    Some(Plan { scale, exceptions, integers, plan, bytes })
 }
 
 /// The smallest scale at which nearly all of a sample are decimals.
@@ -143,7 +184,7 @@ fn repeat_into_exceptions(integers: &mut [i64], exceptions: &[u32], first: usize
     }
 }
 
-pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
+pub fn encode<T: Float>(values: &[T], plan: &Plan, sections: &mut SectionWriter, out: &mut Vec<u8>) {
     out.extend_from_slice(&[plan.scale as u8, 0, 0, 0]);
     out.extend_from_slice(&(plan.exceptions.len() as u32).to_le_bytes());
     for row in &plan.exceptions {
@@ -151,10 +192,16 @@ pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
     }
     let raw: Vec<T> = plan.exceptions.iter().map(|row| values[*row as usize]).collect();
     super::plain::encode(&raw, out);
-    packed::encode(&plan.integers, &plan.packed, out);
+    integers::encode_nested(&plan.integers, &plan.plan, sections, out);
 }
 
-pub fn decode<T: Float>(input: &mut Input<'_>, rows: usize) -> Result<Vec<T>, Flaw> {
+/// Decodes a page that is [`Encoding::Scaled`], or version 1's [`Encoding::Decimal`].
+pub fn decode<T: Float>(
+    encoding: Encoding,
+    input: &mut Input<'_>,
+    rows: usize,
+    sections: &mut SectionReader,
+) -> Result<Vec<T>, Flaw> {
     let [scale, zeros @ ..] = input.array::<4>()?;
     let power = *POWERS.get(usize::from(scale)).ok_or(Flaw("a decimal scale is out of range"))?;
     let exceptions = input.u32()? as usize;
@@ -163,10 +210,13 @@ pub fn decode<T: Float>(input: &mut Input<'_>, rows: usize) -> Result<Vec<T>, Fl
     }
     let positions = input.take(exceptions * 4)?;
     let raw = super::plain::decode::<T>(input, exceptions)?;
-    let mut values = packed::decode(input, rows, |integer| {
-        let shifted = f64::from_bits((integer as u64).wrapping_add(MAGIC.to_bits()));
-        T::from_f64((shifted - MAGIC) / power)
-    })?;
+    let shifted = |integer: i64| f64::from_bits((integer as u64).wrapping_add(MAGIC.to_bits())) - MAGIC;
+    let mut values = match (encoding, scale) {
+        (Encoding::Decimal, _) => packed::decode(input, rows, |integer| T::from_f64(shifted(integer) / power))?,
+        // A division takes longer than all the rest.
+        (_, 0) => integers::decode_nested(input, rows, sections, |integer| T::from_f64(shifted(integer)))?,
+        _ => integers::decode_nested(input, rows, sections, |integer| T::from_f64(shifted(integer) / power))?,
+    };
     for (position, value) in positions.as_chunks::<4>().0.iter().zip(raw) {
         let slot = values.get_mut(u32::from_le_bytes(*position) as usize);
         *slot.ok_or(Flaw("an exception lies outside its page"))? = value;
@@ -183,10 +233,12 @@ mod tests {
     fn check<T: Float>(values: &[T]) -> Option<usize> {
         let plan = estimate(values)?;
         let mut bytes = Vec::new();
-        encode(values, &plan, &mut bytes);
-        assert_eq!(bytes.len(), plan.bytes, "the estimate is exact");
+        encode(values, &plan, &mut SectionWriter::new().unwrap(), &mut bytes);
+        if plan.plan.encoding() != Encoding::Coded {
+            assert_eq!(bytes.len(), plan.bytes, "the estimate is exact");
+        }
         let mut input = Input::new(&bytes);
-        let back = decode::<T>(&mut input, values.len()).unwrap();
+        let back = decode::<T>(Encoding::Scaled, &mut input, values.len(), &mut SectionReader::default()).unwrap();
         input.finish().unwrap();
         assert!(values.iter().zip(&back).all(|(a, b)| a.same_bits(*b)));
         Some(bytes.len())
@@ -195,10 +247,11 @@ mod tests {
     #[test]
     fn two_decimals_take_their_integers_bits() {
         let values: Vec<f64> = (0..2048).map(|i| f64::from((i * 7919) % 10_000) / 100.0).collect();
-        assert_eq!(check(&values), Some(8 + 2 * (12 + 14 * 128)));
+        // Two different steps: less than 14 bits a value.
+        assert!(check(&values).is_some_and(|bytes| bytes < 9 + 2 * (12 + 14 * 128)));
         let values: Vec<f32> = (0..2048u32).map(|i| ((i * 79) % 1000) as f32 / 10.0).collect();
         // Steps of 79 are even cheaper as differences.
-        assert!(check(&values).is_some_and(|bytes| bytes <= 8 + 2 * (12 + 10 * 128)));
+        assert!(check(&values).is_some_and(|bytes| bytes <= 9 + 2 * (12 + 10 * 128)));
     }
 
     #[test]
@@ -223,13 +276,35 @@ mod tests {
     }
 
     #[test]
+    fn ordered_bits_follow_the_order_of_floats_and_keep_every_bit() {
+        let doubles = [f64::NEG_INFINITY, f64::MIN, -1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN];
+        assert!(doubles.map(f64::to_ordered).is_sorted());
+        let floats = [f32::NEG_INFINITY, -1.5, -0.0, 0.0, 1e-45, 1.5, f32::MAX, f32::INFINITY, f32::NAN];
+        assert!(floats.map(f32::to_ordered).is_sorted());
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(9);
+        for _ in 0..1000 {
+            let (double, float) = (f64::from_bits(random.random()), f32::from_bits(random.random()));
+            assert!(f64::of_ordered(double.to_ordered()).same_bits(double));
+            assert!(f32::of_ordered(float.to_ordered()).same_bits(float));
+        }
+    }
+
+    #[test]
+    fn many_places_and_trailing_zeros_come_back() {
+        let nanos: Vec<f64> = (1..3000).map(|i| f64::from(i * 37 % 2900) / 1e9).collect();
+        assert!(check(&nanos).is_some_and(|bytes| bytes < 3000 * 2));
+        let billions: Vec<f64> = (1..3000).map(|i| f64::from(i * 37 % 2900) * 1e9).collect();
+        assert!(check(&billions).is_some());
+    }
+
+    #[test]
     fn random_doubles_do_not_apply() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(4);
         let values: Vec<f64> = (0..2000).map(|_| random.random()).collect();
         assert_eq!(check(&values), None);
         for _ in 0..100 {
             let rows = random.random_range(1..2500);
-            let scale = POWERS[random.random_range(0..POWERS.len())];
+            let scale = POWERS[random.random_range(0..5)];
             let values: Vec<f64> = (0..rows)
                 .map(|_| {
                     let decimal = f64::from(random.random::<i32>() >> 8) / scale;

@@ -3,9 +3,11 @@
 //! ```text
 //! offset  size  field
 //!      0     4  number of entries d, 1..=65536
-//!      4     n  their lengths, packed; then their bytes
-//!     ..     n  a code 0..d for each row, packed; a NULL row repeats the one before
+//!      4    ..  entries: a section that holds their lengths, packed, then their bytes
+//!     ..     n  a code 0..d for each row: integers with the number of their encoding; a NULL row repeats the one before
 //! ```
+//!
+//! In version 1 the entries are no section and the codes always packed, without a number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +15,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use arrow::buffer::NullBuffer;
 
 use super::bytes::Decoded;
-use super::{DECODED_BYTES_MAX, Flaw, Input, check_decoded_bytes, packed};
+use super::section::{SectionReader, SectionWriter};
+use super::{DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed};
 
 /// Entries of one page's dictionary.
 pub const ENTRIES_MAX: usize = 1 << 16;
@@ -28,7 +31,8 @@ pub struct Plan<'a> {
     pub entries: Vec<&'a [u8]>,
     codes: Vec<i64>,
     lengths: packed::Plan,
-    packed: packed::Plan,
+    plan: integers::Plan,
+    /// Before the entries are compressed.
     pub bytes: usize,
 }
 
@@ -74,22 +78,24 @@ pub fn estimate<'a>(rows: usize, value: impl Fn(usize) -> Option<&'a [u8]>) -> O
         return None;
     }
     let lengths = packed::estimate(&entry_lengths(&entries));
-    let packed = packed::estimate(&codes);
-    let bytes = 4 + lengths.bytes + entries.iter().map(|entry| entry.len()).sum::<usize>() + packed.bytes;
-    Some(Plan { entries, codes, lengths, packed, bytes })
+    let plan = integers::estimate(&codes);
+    let bytes = 13 + lengths.bytes + entries.iter().map(|entry| entry.len()).sum::<usize>() + plan.bytes();
+    Some(Plan { entries, codes, lengths, plan, bytes })
 }
 
 fn entry_lengths(entries: &[&[u8]]) -> Vec<i64> {
     entries.iter().map(|entry| entry.len() as i64).collect()
 }
 
-pub fn encode(plan: &Plan<'_>, out: &mut Vec<u8>) {
+pub fn encode(plan: &Plan<'_>, sections: &mut SectionWriter, out: &mut Vec<u8>) {
     out.extend_from_slice(&(plan.entries.len() as u32).to_le_bytes());
-    packed::encode(&entry_lengths(&plan.entries), &plan.lengths, out);
+    let mut entries = Vec::new();
+    packed::encode(&entry_lengths(&plan.entries), &plan.lengths, &mut entries);
     for entry in &plan.entries {
-        out.extend_from_slice(entry);
+        entries.extend_from_slice(entry);
     }
-    packed::encode(&plan.codes, &plan.packed, out);
+    sections.write_bytes(&entries, out);
+    integers::encode_nested(&plan.codes, &plan.plan, sections, out);
 }
 
 /// Decoded entries and codes, before the rows are spelled out.
@@ -100,14 +106,28 @@ pub struct Codes {
     pub codes: Vec<u32>,
 }
 
-pub fn decode_codes(input: &mut Input<'_>, rows: usize) -> Result<Codes, Flaw> {
+/// Decodes a page that is [`Encoding::Terms`], or version 1's [`Encoding::Dictionary`].
+pub fn decode_codes(
+    encoding: Encoding,
+    input: &mut Input<'_>,
+    rows: usize,
+    sections: &mut SectionReader,
+) -> Result<Codes, Flaw> {
     let count = input.u32()? as usize;
     if count == 0 || count > ENTRIES_MAX {
         return Err(Flaw("a dictionary has an impossible number of entries"));
     }
-    let entries = super::bytes::decode(input, count)?;
     // A code that does not fit u32 must not come out as another one.
-    let codes = packed::decode(input, rows, |code| u32::try_from(code).unwrap_or(u32::MAX))?;
+    let code = |code| u32::try_from(code).unwrap_or(u32::MAX);
+    let (entries, codes) = if encoding == Encoding::Dictionary {
+        (super::bytes::decode(input, count)?, packed::decode(input, rows, code)?)
+    } else {
+        let stored = sections.read(input, DECODED_BYTES_MAX)?;
+        let mut stored = Input::new(&stored);
+        let entries = super::bytes::decode(&mut stored, count)?;
+        stored.finish()?;
+        (entries, integers::decode_nested(input, rows, sections, code)?)
+    };
     if codes.iter().fold(0, |max, code| max.max(*code)) as usize >= count {
         return Err(Flaw("a code points outside its dictionary"));
     }
@@ -115,8 +135,14 @@ pub fn decode_codes(input: &mut Input<'_>, rows: usize) -> Result<Codes, Flaw> {
 }
 
 /// Spells out every row; NULL rows are empty.
-pub fn decode(input: &mut Input<'_>, rows: usize, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
-    let Codes { entries, codes } = decode_codes(input, rows)?;
+pub fn decode(
+    encoding: Encoding,
+    input: &mut Input<'_>,
+    rows: usize,
+    nulls: Option<&NullBuffer>,
+    sections: &mut SectionReader,
+) -> Result<Decoded, Flaw> {
+    let Codes { entries, codes } = decode_codes(encoding, input, rows, sections)?;
     check_decoded_bytes(rows + 1, 4)?;
     let mut offsets = vec![0i32; rows + 1];
     let mut end = 0usize;

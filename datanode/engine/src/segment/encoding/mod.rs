@@ -1,22 +1,30 @@
 //! Light encodings of pages. Each file is one encoding with three moments: `estimate` (bytes it would take, before
 //! zstd, or `None` where it does not apply), `encode`, `decode`. All are lossless for every bit pattern.
 //!
-//! Decoding takes any bytes: it gives a [`Flaw`] or values, never panics, and allocates no more than
-//! [`DECODED_BYTES_MAX`] for one page.
+//! Decoding takes any bytes: it gives a [`Flaw`] or values, never panics, and no allocation of it is larger than
+//! [`DECODED_BYTES_MAX`]; at most [`DECODED_PARTS_MAX`] such are alive at once.
 
 pub mod bitmap;
 pub mod bitpack;
 pub mod bytes;
+pub mod coded;
 pub mod constant;
 pub mod decimal;
 pub mod dictionary;
+pub mod integers;
 pub mod packed;
 pub mod plain;
+pub mod real;
+pub mod runs;
+pub mod section;
 
 /// Most bytes that one decoded page may take. A row group is cut at far less
 /// ([`ROW_GROUP_BYTES_MAX`](crate::segment::ROW_GROUP_BYTES_MAX)); only a single value of the longest message can come
 /// near: 64 MiB on the wire.
 pub const DECODED_BYTES_MAX: usize = 128 << 20;
+
+/// The values as stored before zstd, codes, entries and rows of a dictionary: the most that a page has at one time.
+pub const DECODED_PARTS_MAX: usize = 4;
 
 /// How the values of a page are encoded. The numbers are part of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +48,18 @@ pub enum Encoding {
     Bitmap = 7,
     /// Packed lengths and a page of the elements.
     List = 8,
+    /// Integers as Huffman-coded symbols and packed low bits. Since version 2, like all below.
+    Coded = 9,
+    /// Integers as packed lengths and values of runs.
+    Runs = 10,
+    /// Floats that are whole numbers of some 10^-s, as integers of any encoding, the others apart.
+    Scaled = 11,
+    /// Floats whose bits, in the order of their values, are integers of any encoding.
+    Ordered = 12,
+    /// Floats as a coded dictionary of their high bits and packed low bits.
+    Real = 13,
+    /// Distinct values, compressed, and codes of any encoding of integers.
+    Terms = 14,
 }
 
 impl Encoding {
@@ -55,6 +75,12 @@ impl Encoding {
             6 => Self::Bytes,
             7 => Self::Bitmap,
             8 => Self::List,
+            9 => Self::Coded,
+            10 => Self::Runs,
+            11 => Self::Scaled,
+            12 => Self::Ordered,
+            13 => Self::Real,
+            14 => Self::Terms,
             _ => return None,
         })
     }

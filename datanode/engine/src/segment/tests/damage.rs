@@ -87,11 +87,11 @@ fn a_page_that_belongs_elsewhere_is_damage() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     let (table, mut bytes) = small_file();
-    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
     let checksum = crc32c::crc32c(&bytes[..60]).to_le_bytes();
     bytes[60..64].copy_from_slice(&checksum);
     let error = read_all(&OneFile::new(bytes), &table.columns).unwrap_err();
-    assert!(matches!(error, EngineError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, EngineError::NewerFormat { found: 3, known: 2, .. }), "{error}");
 }
 
 #[test]
@@ -137,9 +137,10 @@ fn arbitrary_pages_decode_or_are_refused() {
 
 /// The page with its parts not compressed, so that changes reach the decoders behind zstd.
 fn unsqueezed(page: &[u8]) -> Option<Vec<u8>> {
-    use super::super::page::{PAGE_HEADER_BYTES, Unframer};
+    use super::super::encoding::section::SectionReader;
+    use super::super::page::{PAGE_HEADER_BYTES, unframe};
     let rows = u32::from_le_bytes(page[4..8].try_into().ok()?) as usize;
-    let parts = Unframer::default().unframe(page, rows, usize::MAX).ok()?;
+    let parts = unframe(page, rows, usize::MAX, &mut SectionReader::default()).ok()?;
     let mask = parts.mask.unwrap_or_default();
     let mut plain = page[..PAGE_HEADER_BYTES].to_vec();
     plain[1] &= 1;

@@ -2,6 +2,7 @@
 
 mod damage;
 mod fixture;
+mod mutation;
 mod pruning;
 mod round_trip;
 mod rows;
