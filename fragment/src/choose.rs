@@ -36,12 +36,13 @@ pub fn choose_leaf(aggregate: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> R
     if group.has_grouping_set() || node.filter_expr().iter().any(Option::is_some) {
         return Ok(None);
     }
-    if *node.mode() == AggregateMode::Partial && group.is_empty() {
-        if let Some((facts, bounds)) = facts_of(node, &trace) {
-            let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Facts(facts))?;
-            let partial = with_leaf(aggregate, leaf)?;
-            return Ok(Some(Arc::new(MetadataAggregateExec::try_new(partial)?)));
-        }
+    if *node.mode() == AggregateMode::Partial
+        && group.is_empty()
+        && let Some((facts, bounds)) = facts_of(node, &trace)
+    {
+        let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Facts(facts))?;
+        let partial = with_leaf(aggregate, leaf)?;
+        return Ok(Some(Arc::new(MetadataAggregateExec::try_new(partial)?)));
     }
     match series_of(node, &trace, order) {
         Some((series, bounds)) => {
@@ -57,9 +58,11 @@ struct Trace<'a> {
     leaf: &'a ChunkScanExec,
     /// Where each output column comes from; `None` when it is computed.
     columns: Vec<Option<usize>>,
-    /// With the columns of their inputs.
-    predicates: Vec<(&'a Arc<dyn PhysicalExpr>, Vec<Option<usize>>)>,
+    predicates: Vec<Predicate<'a>>,
 }
+
+/// With where each of its input's columns comes from.
+type Predicate<'a> = (&'a Arc<dyn PhysicalExpr>, Vec<Option<usize>>);
 
 fn trace(node: &Arc<dyn ExecutionPlan>) -> Option<Trace<'_>> {
     if let Some(leaf) = node.downcast_ref::<ChunkScanExec>() {

@@ -112,12 +112,12 @@ fn mixed(row: i64) -> u64 {
 
 /// Mostly ascending; one row in four is late.
 fn time_of(row: i64) -> i64 {
-    let late = if mixed(row) % 4 == 0 { (mixed(row) >> 8) % 500 } else { 0 };
+    let late = if mixed(row).is_multiple_of(4) { (mixed(row) >> 8) % 500 } else { 0 };
     (row - late as i64) / 3 * 1000
 }
 
 fn host_of(row: i64) -> Option<String> {
-    (mixed(row) % 13 != 0).then(|| format!("host_{}", mixed(row) % 7))
+    (!mixed(row).is_multiple_of(13)).then(|| format!("host_{}", mixed(row) % 7))
 }
 
 fn note_of(row: i64) -> Option<String> {

@@ -25,7 +25,7 @@ async fn load(sql: &Sql) {
         let row = number * 7919 % ROWS;
         let (day, device, second) = (1 + row % 3, row / 3 % 24, row / 72 * 300);
         let time = format!("2024-05-0{day} {:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60);
-        let value = if row % 97 == 0 { String::new() } else { format!("{}.25", row % 40) };
+        let value = if row.is_multiple_of(97) { String::new() } else { format!("{}.25", row % 40) };
         format!("{time},device_{device},site_{},{value},{row}\n", device % 3)
     };
     let data: String = (0..ROWS).map(line).collect();

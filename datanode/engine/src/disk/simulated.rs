@@ -229,7 +229,7 @@ impl SimulatedDisk {
         let wait = {
             let mut state = self.0.borrow_mut();
             let one_in = state.faults.slow_one_in;
-            let is_slow = one_in > 0 && executor::is_simulated() && state.random() % one_in == 0;
+            let is_slow = one_in > 0 && executor::is_simulated() && state.random().is_multiple_of(one_in);
             is_slow.then(|| Duration::from_micros(state.random() % 50_000))
         };
         if let Some(wait) = wait {

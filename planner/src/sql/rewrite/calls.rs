@@ -103,11 +103,9 @@ pub(super) fn name_function_column(table: &mut TableFactor) -> Result<(), SqlErr
                 name_column(alias, &function);
             }
         }
-        TableFactor::Function { name, alias, .. } => {
-            if function_name(name).is_some_and(|name| name == SERIES) {
-                *name = ObjectName::from(vec![Ident::new(SERIES)]);
-                name_column(alias, SERIES);
-            }
+        TableFactor::Function { name, alias, .. } if function_name(name).is_some_and(|name| name == SERIES) => {
+            *name = ObjectName::from(vec![Ident::new(SERIES)]);
+            name_column(alias, SERIES);
         }
         TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } => {
             if *with_ordinality {

@@ -52,7 +52,7 @@ fn columns(random: &mut ChaCha8Rng) -> Vec<(SqlType, ArrayRef)> {
             kept
         })
         .collect();
-    let holes = |row: usize, value: i64| (row % 9 > 0).then_some(value);
+    let holes = |row: usize, value: i64| (!row.is_multiple_of(9)).then_some(value);
     let texts = |row: usize| format!("host_{}", row / 3 % 40 * 7);
     vec![
         (SqlType::Int8, Arc::new(Int64Array::from(vec![None; ROWS]))),
