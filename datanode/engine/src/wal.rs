@@ -268,11 +268,14 @@ impl<D: Disk> Wal<D> {
 
     /// Lets go of all files before this sequence: none of their records is needed any more. Some are used again.
     pub async fn release_before(&self, sequence: u64) -> Result<(), EngineError> {
+        // The active file as of now, when the caller looked at what is needed: while files are let go, records come into
+        // force in it, and it may be full and no longer the active one before the end of this.
+        let active = self.active.borrow().as_ref().map_or(0, |active| active.sequence);
+        let before = sequence.min(active);
         let _shape = self.shape.lock().await;
         loop {
             let oldest = self.begun.borrow().first_key_value().map(|(oldest, bytes)| (*oldest, *bytes));
-            let active = self.active.borrow().as_ref().map_or(0, |active| active.sequence);
-            let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < sequence.min(active)) else {
+            let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < before) else {
                 return Ok(());
             };
             if self.ready.borrow().len() < READY_FILES_MAX && bytes == self.options.file_bytes {

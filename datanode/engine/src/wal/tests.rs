@@ -6,6 +6,7 @@ use meridian_proto::{ChunkId, ClusterId, Epoch, Lsn, NodeId, ProducerId, Sequenc
 
 use super::*;
 use crate::disk::{BLOCK_BYTES, GlommioDisk, SimulatedDisk};
+use crate::pace::executor::{Queue, simulate};
 use crate::record::Body;
 use crate::testing::run;
 
@@ -244,4 +245,27 @@ fn the_log_of_someone_else_is_refused_and_not_touched() {
         assert!(matches!(error, EngineError::Foreign { .. }), "{error}");
         assert_eq!(disk.bytes(&name(1)), before);
     });
+}
+
+#[test]
+fn a_file_that_fills_up_while_others_are_let_go_stays() {
+    for seed in 0..50 {
+        simulate(seed, async {
+            let disk = SimulatedDisk::new(seed);
+            let wal = Rc::new(filled(&disk, 30, 300).await);
+            disk.slow_down(2);
+            let releasing = Rc::clone(&wal);
+            let release = Queue::Simulated.spawn(async move {
+                // Nothing is needed as of now, but what comes from now on goes here.
+                let active = releasing.active.borrow().as_ref().unwrap().sequence;
+                releasing.release_before(u64::MAX).await.unwrap();
+                active
+            });
+            for lsn in 31..=90 {
+                wal.commit(&[entry(lsn, 300)]).await.unwrap();
+            }
+            let (active, oldest) = (release.await, wal.oldest().unwrap());
+            assert!(oldest <= active, "seed {seed}: file {active} has records that nobody let go of");
+        });
+    }
 }

@@ -43,15 +43,6 @@ fn columns(random: &mut ChaCha8Rng) -> Vec<(SqlType, ArrayRef)> {
         })
         .collect();
     let lists = (0..ROWS as i32).map(|row| (row % 7 > 0).then(|| (0..row % 5).map(Some).collect::<Vec<_>>()));
-    let mut kept = 0i64;
-    let runs: Vec<i64> = (0..ROWS)
-        .map(|_| {
-            if kept == 0 || random.random_range(0..150) == 0 {
-                kept = random.random();
-            }
-            kept
-        })
-        .collect();
     let holes = |row: usize, value: i64| (!row.is_multiple_of(9)).then_some(value);
     let texts = |row: usize| format!("host_{}", row / 3 % 40 * 7);
     vec![
@@ -65,7 +56,7 @@ fn columns(random: &mut ChaCha8Rng) -> Vec<(SqlType, ArrayRef)> {
             Arc::new(walked.iter().enumerate().map(|(row, value)| holes(row, *value)).collect::<Int64Array>()),
         ),
         (SqlType::Int8, Arc::new(Int64Array::from_iter_values((0..ROWS as i64).map(|row| row / 90 % 7)))),
-        (SqlType::Int8, Arc::new(Int64Array::from(runs))),
+        (SqlType::Int8, Arc::new(Int64Array::from_iter_values((0..ROWS as i64).map(|row| row / 10 * 7919 % 1000)))),
         (SqlType::Float8, Arc::new(Float64Array::from_iter_values(walked.iter().map(|value| *value as f64 / 100.0)))),
         (SqlType::Float8, Arc::new(Float64Array::from_iter_values(doubles.iter().copied()))),
         (SqlType::Float8, Arc::new(Float64Array::from_iter_values((0..ROWS).map(|_| random.random::<f64>() - 0.5)))),
