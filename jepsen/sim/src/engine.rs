@@ -198,10 +198,12 @@ impl World {
             return Ok(disk.clone());
         }
         self.arm(disk, lies);
-        let is_cut = self.work(&shard, disk).await?;
+        let mut is_cut = self.work(&shard, disk).await?;
         let closes = !is_cut && self.random(8) == 0;
         if closes {
-            shard.close().await;
+            // The power may still go while it closes.
+            let closed = select(shard.close().boxed_local(), disk.power_lost().boxed_local()).await;
+            is_cut = matches!(closed, Either::Right(_));
         } else {
             drop(shard);
         }
