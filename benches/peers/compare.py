@@ -21,7 +21,7 @@ import venv
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VENV = ROOT / "target" / "peers"
-PACKAGES = ["duckdb", "chdb", "psycopg[binary]"]
+PACKAGES = ["duckdb", "pytz", "chdb", "psycopg[binary]"]
 TAGS = ["hostname", "region", "datacenter", "rack", "os", "arch", "team", "service", "service_version", "service_environment"]
 METRICS = ["usage_user", "usage_system", "usage_idle", "usage_nice", "usage_iowait", "usage_irq", "usage_softirq",
            "usage_steal", "usage_guest", "usage_guest_nice"]
@@ -87,8 +87,8 @@ class Meridian:
             return None
 
     def bytes(self):
-        """Of the chunks; the log is recycled and does not grow with the data."""
-        return sum(folder_bytes(folder) for folder in pathlib.Path(self.folder).rglob("chunks"))
+        """Of the chunks' files; not a number while all rows are still in the log, which is recycled."""
+        return sum(folder_bytes(folder) for folder in pathlib.Path(self.folder).rglob("chunks")) or float("nan")
 
     def query(self, sql):
         return self.connection.execute(sql).fetchall()

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// For the builder of a shard's executor, and as the latency of its queues: never fires.
 pub const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 3600);
 /// Longest time between two looks of the executor at its rings while there is long work: what a finished write of the
-/// log may wait. A turn costs about 2 us.
+/// log may wait.
 const SLICE: Duration = Duration::from_micros(500);
 /// As short as a timer can be that is not over before it is first looked at.
 const TURN: Duration = Duration::from_micros(1);
@@ -32,8 +32,8 @@ pub fn begin() {
     SLICE_START.set(Some(Instant::now()));
 }
 
-/// Lets others run, and finished I/O be seen, when long work had its share. Call it every 100 us or so: it costs 30 ns
-/// when there is no need.
+/// Lets others run, and finished I/O be seen, when long work had its share. Call it every 100 us or so: without need it
+/// only looks at the clock.
 pub async fn breathe() {
     if executor::is_simulated() {
         return executor::pause().await;
