@@ -16,6 +16,7 @@ mod encode;
 mod footer;
 mod format;
 
+mod pieces;
 mod reader;
 mod statistics;
 mod writer;
@@ -26,6 +27,7 @@ mod arbitrary;
 mod tests;
 
 pub use arbitrary::decode_arbitrary;
+pub use pieces::{PieceColumn, Pieces};
 pub use reader::{Commits, RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
 pub use statistics::ZoneStatistics;
 pub use writer::{SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary, write};
