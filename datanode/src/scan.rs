@@ -21,9 +21,12 @@ use futures::future::{Either, select, try_join_all};
 use meridian_engine::pace::breathe;
 use meridian_engine::scan::BATCH_ROWS_MAX;
 use meridian_engine::{
-    Answered, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesSearch, Shard, Value, Want,
+    Answered, BucketSearch, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesPredicate, SeriesSearch,
+    Shard, Value, Want,
 };
-use meridian_fragment::{Bound, ChunkScanExec, ChunkSource, leaf_of, task_context};
+use meridian_fragment::{
+    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, key_predicate, leaf_of, task_context,
+};
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
 use crate::request::ChunkRef;
@@ -93,7 +96,7 @@ pub async fn run_scan(
         return Err(Refusal::Protocol("no chunk scan".to_owned()));
     }
     let (opens, opened) = flume::bounded(1);
-    let source = Arc::new(ChunkRows { opens, facts: Mutex::default() });
+    let source = Arc::new(ChunkRows { opens, facts: Mutex::default(), groups: Mutex::default() });
     let context = task_context(Arc::clone(&source) as Arc<dyn ChunkSource>, Arc::clone(&work.runtime), BATCH_ROWS_MAX);
     let stream = work.plan.execute(0, context).map_err(|error| refusal_of(&error))?;
 
@@ -131,6 +134,7 @@ struct ChunkRows {
     opens: flume::Sender<Open>,
     /// Of the rows that were left out.
     facts: Mutex<Option<Vec<ScalarValue>>>,
+    groups: Mutex<Option<BucketStates>>,
 }
 
 /// A leaf that wants rows.
@@ -164,6 +168,10 @@ impl ChunkSource for ChunkRows {
     fn facts(&self) -> Option<Vec<ScalarValue>> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    fn groups(&self) -> DataFusionResult<Option<BucketStates>> {
+        Ok(self.groups.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
 }
 
 struct LeafReader<'a> {
@@ -182,7 +190,7 @@ impl LeafReader<'_> {
         let Ok(open) = opened.recv_async().await else { return };
         let bounds: Vec<_> = open.bounds.iter().filter_map(engine_bound).collect();
         // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
-        let want = if bounds.len() == open.bounds.len() { engine_want(&open.want) } else { Want::Rows };
+        let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::Rows };
         let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
         for chunk in self.chunks_for(&want) {
             let scan = Scan {
@@ -206,6 +214,13 @@ impl LeafReader<'_> {
             }
         }
         // Before the rows end, which is when they are asked for.
+        if let Want::Buckets(search) = &want
+            && let Err(error) = self.hand_over_groups(search, &open)
+        {
+            // Nobody waits for more rows when this cannot be sent.
+            drop(open.rows.send_async(Err(error)).await);
+            return;
+        }
         let answered = facts.filter(|facts| facts.pieces() > 0).map(|facts| answers(&facts, &open));
         match answered.transpose() {
             Ok(answers) => *self.source.facts.lock().unwrap_or_else(PoisonError::into_inner) = answers,
@@ -218,7 +233,12 @@ impl LeafReader<'_> {
     /// with time but for rows that came late.
     fn chunks_for(&self, want: &Want) -> Vec<&ChunkRead> {
         let mut chunks: Vec<_> = self.work.chunks.iter().collect();
-        if matches!(want, Want::Series(search) if search.series.ends.last) {
+        let newest_first = match want {
+            Want::Series(search) => search.series.ends.last,
+            Want::Buckets(search) => search.buckets.top.is_some_and(|top| top.newest),
+            Want::Rows | Want::Facts(_) => false,
+        };
+        if newest_first {
             chunks.sort_unstable_by_key(|chunk| Reverse(chunk.chunk));
         }
         chunks
@@ -233,6 +253,39 @@ impl LeafReader<'_> {
         }
         *self.statistics.borrow_mut() = sum(before, stream.statistics());
         Ok(stream.take_facts())
+    }
+
+    fn engine_want(&self, open: &Open) -> Want {
+        match &open.want {
+            meridian_fragment::Want::Rows => Want::Rows,
+            meridian_fragment::Want::Series(series) => {
+                let ends = Ends { first: series.first, last: series.last };
+                Want::Series(SeriesSearch::new(Series { key: series.key.clone(), time: series.time, ends }))
+            }
+            meridian_fragment::Want::Facts(facts) => Want::Facts(facts.iter().map(engine_fact).collect()),
+            // Where the predicate is not known whole, the plain rows are right.
+            meridian_fragment::Want::Buckets(buckets) => match key_predicate(&self.work.plan) {
+                Some(predicate) => {
+                    let predicate = predicate.map(series_predicate);
+                    Want::Buckets(BucketSearch::new(engine_buckets(buckets), predicate))
+                }
+                None => Want::Rows,
+            },
+        }
+    }
+
+    /// Leaves the groups where the plan asks for them.
+    fn hand_over_groups(&self, search: &BucketSearch, open: &Open) -> DataFusionResult<()> {
+        let types: Vec<_> = open.table_schema.fields().iter().map(|field| field.data_type().clone()).collect();
+        let states =
+            search.take_states(&types).map_err(|error| DataFusionError::External(Box::new(Refusal::from(error))))?;
+        let states = states.map(|states| BucketStates {
+            keys: states.keys,
+            buckets: Arc::new(states.buckets),
+            measures: states.measures,
+        });
+        *self.source.groups.lock().unwrap_or_else(PoisonError::into_inner) = states;
+        Ok(())
     }
 
     async fn hand_over(&self, open: &Open, batch: Result<RecordBatch, Refusal>) -> Result<(), Enough> {
@@ -271,15 +324,38 @@ fn sum(a: ScanStatistics, b: ScanStatistics) -> ScanStatistics {
     }
 }
 
-fn engine_want(want: &meridian_fragment::Want) -> Want {
-    match want {
-        meridian_fragment::Want::Rows => Want::Rows,
-        meridian_fragment::Want::Series(series) => {
-            let ends = Ends { first: series.first, last: series.last };
-            Want::Series(SeriesSearch::new(Series { key: series.key.clone(), time: series.time, ends }))
-        }
-        meridian_fragment::Want::Facts(facts) => Want::Facts(facts.iter().map(engine_fact).collect()),
+fn engine_buckets(buckets: &meridian_fragment::Buckets) -> meridian_engine::Buckets {
+    let grid = |grid: meridian_fragment::Grid| meridian_engine::Grid { width: grid.width, origin: grid.origin };
+    let top = |top: meridian_fragment::Top| meridian_engine::Top { count: top.count, newest: top.newest };
+    meridian_engine::Buckets {
+        key: buckets.key.clone(),
+        time: buckets.time,
+        grid: buckets.grid.map(grid),
+        measures: buckets.measures.iter().map(|measure| engine_measure(*measure)).collect(),
+        top: buckets.top.map(top),
     }
+}
+
+fn engine_measure(measure: meridian_fragment::Measure) -> meridian_engine::Measure {
+    use meridian_engine::Measure as To;
+    use meridian_fragment::Measure as From;
+    match measure {
+        From::Rows => To::Rows,
+        From::Count(column) => To::Count(column),
+        From::Sum(column) => To::Sum(column),
+        From::Min(column) => To::Min(column),
+        From::Max(column) => To::Max(column),
+        From::First(column) => To::First(column),
+        From::FirstTime => To::FirstTime,
+        From::Last(column) => To::Last(column),
+        From::LastTime => To::LastTime,
+    }
+}
+
+/// A predicate that fails judges nothing: the plain scan will fail by it, and say so.
+fn series_predicate(predicate: KeyPredicate) -> SeriesPredicate {
+    let columns = predicate.columns.clone();
+    SeriesPredicate { columns, test: Box::new(move |columns| predicate.test(columns).ok()) }
 }
 
 fn engine_fact(fact: &meridian_fragment::Fact) -> Fact {

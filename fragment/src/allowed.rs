@@ -13,6 +13,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
+use crate::buckets::BucketAggregateExec;
 use crate::functions::{is_known_aggregate, is_known_scalar};
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
@@ -63,6 +64,7 @@ fn check_operator(node: &dyn ExecutionPlan) -> Result<()> {
         None => {
             node.is::<ChunkScanExec>()
                 || node.is::<MetadataAggregateExec>()
+                || node.is::<BucketAggregateExec>()
                 || node.is::<FilterExec>()
                 || node.is::<ProjectionExec>()
                 || node.is::<SortExec>()

@@ -1,24 +1,20 @@
 //! Which leaf serves an aggregate: one that answers from metadata, one that reads the ends of series, one that skips from
-//! series to series, or the plain one. Chosen by the plan alone, so that EXPLAIN shows it; where the data does not fit
+//! series to series, one that adds up groups of series and buckets of time, or the plain one. Chosen by the plan alone, so that EXPLAIN shows it; where the data does not fit
 //! (fresh rows, segments sorted otherwise), the leaf reads on as the plain one does.
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNode;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::utils::collect_columns;
-use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
-use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
-use datafusion::physical_plan::filter::FilterExec;
-use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
 
 use crate::bound::{Bound, exact_bound_of};
-use crate::leaf::ChunkScanExec;
+use crate::buckets::over_buckets;
 use crate::metadata::{MetadataAggregateExec, fact_of};
+use crate::trace::{Trace, columns_of, source_of, trace, with_leaf};
 use crate::want::{Series, Want};
 
 /// How a table's segments are sorted, as far as the gateway knows: positions in the table's schema.
@@ -44,59 +40,14 @@ pub fn choose_leaf(aggregate: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> R
         let partial = with_leaf(aggregate, leaf)?;
         return Ok(Some(Arc::new(MetadataAggregateExec::try_new(partial)?)));
     }
-    match series_of(node, &trace, order) {
-        Some((series, bounds)) => {
-            let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Series(series))?;
-            with_leaf(aggregate, leaf).map(Some)
-        }
+    if let Some((series, bounds)) = series_of(node, &trace, order) {
+        let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Series(series))?;
+        return with_leaf(aggregate, leaf).map(Some);
+    }
+    match order.time {
+        Some(time) => over_buckets(aggregate, time, |column| order.segment_by.contains(&column)),
         None => Ok(None),
     }
-}
-
-/// Operators that neither make up rows nor lose any but by predicates, down to the leaf.
-struct Trace<'a> {
-    leaf: &'a ChunkScanExec,
-    /// Where each output column comes from; `None` when it is computed.
-    columns: Vec<Option<usize>>,
-    predicates: Vec<Predicate<'a>>,
-}
-
-/// With where each of its input's columns comes from.
-type Predicate<'a> = (&'a Arc<dyn PhysicalExpr>, Vec<Option<usize>>);
-
-fn trace(node: &Arc<dyn ExecutionPlan>) -> Option<Trace<'_>> {
-    if let Some(leaf) = node.downcast_ref::<ChunkScanExec>() {
-        let columns = leaf.projection().iter().copied().map(Some).collect();
-        return Some(Trace { leaf, columns, predicates: Vec::new() });
-    }
-    if let Some(filter) = node.downcast_ref::<FilterExec>() {
-        let mut trace = trace(filter.input())?;
-        if filter.fetch().is_some() {
-            return None;
-        }
-        let conjuncts = split_conjunction(filter.predicate());
-        trace.predicates.extend(conjuncts.into_iter().map(|predicate| (predicate, trace.columns.clone())));
-        if let Some(projection) = filter.projection() {
-            trace.columns = projection.iter().map(|column| trace.columns.get(*column).copied().flatten()).collect();
-        }
-        return Some(trace);
-    }
-    let projection = node.downcast_ref::<ProjectionExec>()?;
-    let mut trace = trace(projection.input())?;
-    trace.columns = projection.expr().iter().map(|item| source_of(&item.expr, &trace.columns)).collect();
-    Some(trace)
-}
-
-fn source_of(expr: &Arc<dyn PhysicalExpr>, columns: &[Option<usize>]) -> Option<usize> {
-    columns.get(expr.downcast_ref::<Column>()?.index()).copied().flatten()
-}
-
-/// The table's columns that an expression reads, when it reads nothing else and always gives the same for them.
-fn columns_of(expr: &Arc<dyn PhysicalExpr>, columns: &[Option<usize>]) -> Option<Vec<usize>> {
-    if expr.exists(|node| Ok(node.is_volatile_node())).unwrap_or(true) {
-        return None;
-    }
-    collect_columns(expr).iter().map(|column| columns.get(column.index()).copied().flatten()).collect()
 }
 
 /// The questions of all aggregates, and the predicate as bounds.
@@ -187,13 +138,4 @@ fn needs_of(
         }
         _ => None,
     }
-}
-
-/// The same plan over another leaf.
-fn with_leaf(node: &Arc<dyn ExecutionPlan>, leaf: ChunkScanExec) -> Result<Arc<dyn ExecutionPlan>> {
-    let children = node.children();
-    let [child] = children.as_slice() else { return Ok(Arc::new(leaf)) };
-    let child = with_leaf(child, leaf)?;
-    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    Arc::clone(node).replace_children(vec![child], options)
 }

@@ -25,10 +25,11 @@ use prost::Message;
 
 use crate::allowed::check_allowed;
 use crate::bound::Bound;
+use crate::buckets::BucketAggregateExec;
 use crate::functions;
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
-use crate::want::{Fact, Series, Want};
+use crate::want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
 
 /// Plans shorter than this cannot nest deeper than a decoder follows: 100 levels of at least two length-prefixed
 /// messages of 2 bytes each, a column and an operator's name.
@@ -157,6 +158,28 @@ struct Leaf {
     /// Not empty when facts are wanted.
     #[prost(message, repeated, tag = "7")]
     facts: Vec<LeafFact>,
+    #[prost(message, optional, tag = "8")]
+    buckets: Option<LeafBuckets>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeafBuckets {
+    #[prost(uint32, repeated, tag = "1")]
+    key: Vec<u32>,
+    #[prost(uint32, tag = "2")]
+    time: u32,
+    /// Zero: one bucket.
+    #[prost(int64, tag = "3")]
+    width: i64,
+    #[prost(int64, tag = "4")]
+    origin: i64,
+    #[prost(message, repeated, tag = "5")]
+    measures: Vec<LeafFact>,
+    /// Zero: all.
+    #[prost(uint64, tag = "6")]
+    top: u64,
+    #[prost(bool, tag = "7")]
+    newest: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -173,7 +196,7 @@ struct LeafSeries {
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 struct LeafFact {
-    /// 1 rows, 2 count, 3 min, 4 max.
+    /// 1 rows, 2 count, 3 min, 4 max; of buckets also 5 sum, 6 first, 7 its time, 8 last, 9 its time.
     #[prost(uint32, tag = "1")]
     kind: u32,
     #[prost(uint32, tag = "2")]
@@ -206,11 +229,15 @@ impl TryFrom<&ChunkScanExec> for Leaf {
             bounds: bounds.collect::<Result<_>>()?,
             series: match leaf.want() {
                 Want::Series(series) => Some(LeafSeries::try_from(series)?),
-                Want::Rows | Want::Facts(_) => None,
+                _ => None,
             },
             facts: match leaf.want() {
                 Want::Facts(facts) => facts.iter().map(LeafFact::try_from).collect::<Result<_>>()?,
-                Want::Rows | Want::Series(_) => Vec::new(),
+                _ => Vec::new(),
+            },
+            buckets: match leaf.want() {
+                Want::Buckets(buckets) => Some(LeafBuckets::try_from(buckets)?),
+                _ => None,
             },
         })
     }
@@ -254,18 +281,91 @@ impl TryFrom<LeafFact> for Fact {
     }
 }
 
+impl TryFrom<&Buckets> for LeafBuckets {
+    type Error = DataFusionError;
+
+    fn try_from(buckets: &Buckets) -> Result<Self> {
+        Ok(Self {
+            key: buckets.key.iter().map(|column| narrow(*column)).collect::<Result<_>>()?,
+            time: narrow(buckets.time)?,
+            width: buckets.grid.map_or(0, |grid| grid.width),
+            origin: buckets.grid.map_or(0, |grid| grid.origin),
+            measures: buckets.measures.iter().map(LeafFact::try_from).collect::<Result<_>>()?,
+            top: buckets.top.map_or(0, |top| top.count as u64),
+            newest: buckets.top.is_some_and(|top| top.newest),
+        })
+    }
+}
+
+impl TryFrom<&LeafBuckets> for Buckets {
+    type Error = DataFusionError;
+
+    fn try_from(buckets: &LeafBuckets) -> Result<Self> {
+        let top = usize::try_from(buckets.top).map_err(|_| DataFusionError::Plan("too many buckets".to_owned()))?;
+        Ok(Self {
+            key: buckets.key.iter().map(|column| *column as usize).collect(),
+            time: buckets.time as usize,
+            grid: (buckets.width != 0).then_some(Grid { width: buckets.width, origin: buckets.origin }),
+            measures: buckets.measures.iter().map(|measure| Measure::try_from(*measure)).collect::<Result<_>>()?,
+            top: (top > 0).then_some(Top { count: top, newest: buckets.newest }),
+        })
+    }
+}
+
+impl TryFrom<&Measure> for LeafFact {
+    type Error = DataFusionError;
+
+    fn try_from(measure: &Measure) -> Result<Self> {
+        let kind = match measure {
+            Measure::Rows => 1,
+            Measure::Count(_) => 2,
+            Measure::Min(_) => 3,
+            Measure::Max(_) => 4,
+            Measure::Sum(_) => 5,
+            Measure::First(_) => 6,
+            Measure::FirstTime => 7,
+            Measure::Last(_) => 8,
+            Measure::LastTime => 9,
+        };
+        Ok(Self { kind, column: narrow(measure.column().unwrap_or(0))? })
+    }
+}
+
+impl TryFrom<LeafFact> for Measure {
+    type Error = DataFusionError;
+
+    fn try_from(measure: LeafFact) -> Result<Self> {
+        let column = measure.column as usize;
+        Ok(match measure.kind {
+            1 => Self::Rows,
+            2 => Self::Count(column),
+            3 => Self::Min(column),
+            4 => Self::Max(column),
+            5 => Self::Sum(column),
+            6 => Self::First(column),
+            7 => Self::FirstTime,
+            8 => Self::Last(column),
+            9 => Self::LastTime,
+            kind => return plan_err!("a leaf wants measures of the unknown kind {kind}"),
+        })
+    }
+}
+
 impl Leaf {
     fn want(&self) -> Result<Want> {
-        match (&self.series, self.facts.as_slice()) {
-            (None, []) => Ok(Want::Rows),
-            (None, facts) => Ok(Want::Facts(facts.iter().map(|fact| Fact::try_from(*fact)).collect::<Result<_>>()?)),
-            (Some(series), []) => Ok(Want::Series(Series {
+        match (&self.series, self.facts.as_slice(), &self.buckets) {
+            (None, [], None) => Ok(Want::Rows),
+            (None, [], Some(buckets)) => Ok(Want::Buckets(Buckets::try_from(buckets)?)),
+            (None, facts, None) => {
+                Ok(Want::Facts(facts.iter().map(|fact| Fact::try_from(*fact)).collect::<Result<_>>()?))
+            }
+            (Some(series), [], None) => Ok(Want::Series(Series {
                 key: series.key.iter().map(|column| *column as usize).collect(),
                 time: series.time as usize,
                 first: series.first,
                 last: series.last,
             })),
-            (Some(_), _) => plan_err!("a leaf wants series and facts at the same time"),
+            _ => plan_err!("a leaf wants two things at the same time"),
         }
     }
 }
@@ -296,7 +396,10 @@ fn narrow(position: usize) -> Result<u32> {
     u32::try_from(position).map_err(|_| DataFusionError::Plan(format!("column {position}")))
 }
 
-/// Our own operators as extension nodes: the leaf, and with one input and nothing else to say, the aggregate of metadata.
+/// What the aggregate of buckets says of itself; that of metadata says nothing.
+const BUCKETS: &[u8] = b"b";
+
+/// Our own operators as extension nodes: the leaf, and with one input, the aggregates of metadata and of buckets.
 /// Functions travel by name and are found in the decoding context.
 #[derive(Debug)]
 struct Codec;
@@ -312,6 +415,7 @@ impl PhysicalExtensionCodec for Codec {
         match inputs {
             [] => {}
             [input] if bytes.is_empty() => return Ok(Arc::new(MetadataAggregateExec::try_new(Arc::clone(input))?)),
+            [input] if bytes == BUCKETS => return Ok(Arc::new(BucketAggregateExec::try_new(Arc::clone(input))?)),
             _ => return plan_err!("a chunk scan has no inputs"),
         }
         let leaf = Leaf::decode(bytes).map_err(|error| unreadable(&error))?;
@@ -325,6 +429,10 @@ impl PhysicalExtensionCodec for Codec {
         _converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         if node.is::<MetadataAggregateExec>() {
+            return Ok(());
+        }
+        if node.is::<BucketAggregateExec>() {
+            bytes.extend_from_slice(BUCKETS);
             return Ok(());
         }
         let Some(leaf) = node.downcast_ref::<ChunkScanExec>() else {

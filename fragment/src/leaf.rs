@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -47,6 +48,20 @@ pub trait ChunkSource: Send + Sync {
     fn facts(&self) -> Option<Vec<ScalarValue>> {
         None
     }
+
+    /// The groups of the rows that the stream left out because they were added up. Asked once the stream has ended.
+    fn groups(&self) -> Result<Option<BucketStates>> {
+        Ok(None)
+    }
+}
+
+/// Groups that a leaf has added up, one row each.
+pub struct BucketStates {
+    /// One array per key column, as the columns are.
+    pub keys: Vec<ArrayRef>,
+    /// Starts of buckets, as the time column's numbers.
+    pub buckets: ArrayRef,
+    pub measures: Vec<ArrayRef>,
 }
 
 /// The extension under which a source travels in a session config, which wants a sized type.
@@ -222,6 +237,7 @@ impl ExecutionPlan for ChunkScanExec {
     fn name(&self) -> &'static str {
         match &self.want {
             Want::Rows | Want::Facts(_) => "ChunkScan",
+            Want::Buckets(_) => "BucketScan",
             Want::Series(Series { first: false, last: false, .. }) => "SkipScan",
             Want::Series(Series { first: false, last: true, .. }) => "LastPointScan",
             Want::Series(Series { first: true, last: false, .. }) => "FirstPointScan",

@@ -10,21 +10,24 @@
 
 mod allowed;
 mod bound;
+mod buckets;
 mod choose;
 mod codec;
 mod functions;
 mod leaf;
 mod metadata;
+mod trace;
 mod want;
 
 pub use allowed::{check_allowed, is_pushable};
 pub use bound::{Bound, bounds_of, neighbour};
+pub use buckets::{BucketAggregateExec, KeyPredicate, key_predicate};
 pub use choose::{SeriesOrder, choose_leaf};
 pub use codec::{decode, encode};
 pub use functions::{is_known_aggregate, is_known_scalar};
-pub use leaf::{ChunkScanExec, ChunkSource, leaf_of, task_context};
+pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
-pub use want::{Fact, Series, Want};
+pub use want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
-pub const FRAGMENT_VERSION: u32 = 2;
+pub const FRAGMENT_VERSION: u32 = 3;

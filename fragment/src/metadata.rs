@@ -49,15 +49,20 @@ impl MetadataAggregateExec {
         if aggregates.len() != facts.len() || columns != facts.len() || !aggregates.iter().zip(facts).all(fit) {
             return plan_err!("a leaf wants other facts than the aggregate above it");
         }
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(input.schema()),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Final,
-            Boundedness::Bounded,
-        )
-        .with_scheduling_type(SchedulingType::Cooperative);
-        Ok(Self { input, properties: Arc::new(properties) })
+        let properties = properties_over(&input);
+        Ok(Self { input, properties })
     }
+}
+
+/// Of an operator that puts states behind those of its input.
+pub(crate) fn properties_over(input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+    let properties = PlanProperties::new(
+        EquivalenceProperties::new(input.schema()),
+        Partitioning::UnknownPartitioning(1),
+        EmissionType::Final,
+        Boundedness::Bounded,
+    );
+    Arc::new(properties.with_scheduling_type(SchedulingType::Cooperative))
 }
 
 fn over(mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -14,6 +14,9 @@ pub enum Want {
     Series(Series),
     /// Answers for pieces of which everything is known, and the rows of the others. The bounds are the whole predicate.
     Facts(Vec<Fact>),
+    /// Aggregates of groups, and the rows that are in none of them. The bounds, and predicates on what segments are sorted
+    /// by, are the whole predicate.
+    Buckets(Buckets),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,61 @@ pub enum Fact {
     Max(usize),
 }
 
+/// Groups of rows that are equal in the key and lie in the same bucket of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    pub key: Vec<usize>,
+    /// The time column, which is never NULL.
+    pub time: usize,
+    /// `None`: all time is one bucket.
+    pub grid: Option<Grid>,
+    pub measures: Vec<Measure>,
+    /// Only the groups of the buckets at one end are wanted.
+    pub top: Option<Top>,
+}
+
+/// Buckets of equal width, in the time column's unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    pub width: i64,
+    pub origin: i64,
+}
+
+/// A question about all rows of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    Rows,
+    /// Rows in which the column is not NULL.
+    Count(usize),
+    /// Of doubles.
+    Sum(usize),
+    Min(usize),
+    Max(usize),
+    /// The value of the row with the least time.
+    First(usize),
+    FirstTime,
+    Last(usize),
+    LastTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// Of buckets, not of groups.
+    pub count: usize,
+    pub newest: bool,
+}
+
+impl Measure {
+    #[must_use]
+    pub fn column(self) -> Option<usize> {
+        match self {
+            Self::Rows | Self::FirstTime | Self::LastTime => None,
+            Self::Count(column) | Self::Sum(column) | Self::Min(column) => Some(column),
+            Self::Max(column) | Self::First(column) | Self::Last(column) => Some(column),
+        }
+    }
+}
+
 impl Fact {
     #[must_use]
     pub fn column(self) -> Option<usize> {
@@ -55,6 +113,13 @@ impl Want {
             Self::Rows => Vec::new(),
             Self::Series(series) => series.key.iter().copied().chain([series.time]).collect(),
             Self::Facts(facts) => facts.iter().filter_map(|fact| fact.column()).collect(),
+            Self::Buckets(buckets) => {
+                if buckets.grid.is_some_and(|grid| grid.width <= 0) || buckets.top.is_some_and(|top| top.count == 0) {
+                    return plan_err!("a leaf wants buckets without width or number");
+                }
+                let measured = buckets.measures.iter().filter_map(|measure| measure.column());
+                buckets.key.iter().copied().chain([buckets.time]).chain(measured).collect()
+            }
         };
         match columns.iter().find(|column| **column >= table_schema.fields().len()) {
             Some(column) => plan_err!("a leaf wants column {column}, which the table does not have"),

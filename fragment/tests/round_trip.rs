@@ -23,8 +23,8 @@ use datafusion::prelude::{SessionConfig, SessionContext, col};
 use datafusion::scalar::ScalarValue;
 use futures::executor::block_on;
 use meridian_fragment::{
-    ChunkScanExec, ChunkSource, Fact, SeriesOrder, Want, check_allowed, choose_leaf, decode, encode, is_pushable,
-    leaf_of,
+    BucketStates, ChunkScanExec, ChunkSource, Fact, Measure, SeriesOrder, Want, check_allowed, choose_leaf, decode,
+    encode, is_pushable, key_predicate, leaf_of,
 };
 use meridian_proto::types::SQL_TYPE_KEY;
 use meridian_proto::{SchemaVersion, SqlType, TableId};
@@ -171,6 +171,21 @@ fn aggregate_of(sql: &str) -> Arc<dyn ExecutionPlan> {
     node
 }
 
+/// Its first half.
+fn partial_of(sql: &str) -> Arc<dyn ExecutionPlan> {
+    let whole = aggregate_of(sql);
+    let aggregate = whole.downcast_ref::<AggregateExec>().unwrap();
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        aggregate.group_expr().clone(),
+        aggregate.aggr_expr().to_vec(),
+        aggregate.filter_expr().to_vec(),
+        Arc::clone(aggregate.input()),
+        aggregate.input_schema(),
+    );
+    Arc::new(partial.unwrap())
+}
+
 /// Answers for the first batch instead of returning it.
 struct Metadata;
 
@@ -191,19 +206,7 @@ impl ChunkSource for Metadata {
 #[test]
 fn metadata_adds_to_what_is_read() {
     let sql = "select count(*), count(v), min(n), max(n) from t";
-    let whole = aggregate_of(sql);
-    let aggregate = whole.downcast_ref::<AggregateExec>().unwrap();
-    let partial: Arc<dyn ExecutionPlan> = Arc::new(
-        AggregateExec::try_new(
-            AggregateMode::Partial,
-            aggregate.group_expr().clone(),
-            aggregate.aggr_expr().to_vec(),
-            aggregate.filter_expr().to_vec(),
-            Arc::clone(aggregate.input()),
-            aggregate.input_schema(),
-        )
-        .unwrap(),
-    );
+    let partial = partial_of(sql);
     let chosen = choose_leaf(&partial, &SeriesOrder::default()).unwrap().unwrap();
     let facts = vec![Fact::Rows, Fact::Count(2), Fact::Min(3), Fact::Max(3)];
     assert_eq!(*leaf_of(&chosen).unwrap().want(), Want::Facts(facts));
@@ -216,6 +219,86 @@ fn metadata_adds_to_what_is_read() {
     let read: usize = batches()[1..].iter().map(RecordBatch::num_rows).sum();
     assert_eq!(int(0), [read as i64, 500]);
     assert_eq!((int(2), int(3)), (vec![500, 0], vec![800, 499]));
+}
+
+const SERIES: SeriesOrder = SeriesOrder { segment_by: Vec::new(), time: Some(0) };
+
+/// Has added up the first batch, as one group.
+struct Added;
+
+impl ChunkSource for Added {
+    fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream> {
+        Rows(batches()[1..].to_vec()).open(leaf)
+    }
+
+    fn groups(&self) -> Result<Option<BucketStates>> {
+        let of = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+        let float = |value: f64| Arc::new(Float64Array::from(vec![value])) as ArrayRef;
+        Ok(Some(BucketStates {
+            keys: vec![Arc::new(StringArray::from(vec!["host_1"]))],
+            buckets: of(3_600_000_000),
+            measures: vec![of(500), of(400), float(1000.0), float(99.0)],
+        }))
+    }
+}
+
+#[test]
+fn groups_of_a_leaf_come_behind_those_that_are_read() {
+    let sql = "select time_bucket('1 hour', time), host, count(*), avg(v), max(v) from t \
+               where host like 'host%' and time >= '1970-01-01T00:00:00Z' group by 1, 2";
+    let order = SeriesOrder { segment_by: vec![1], ..SERIES };
+    let chosen = choose_leaf(&partial_of(sql), &order).unwrap().unwrap();
+    let Want::Buckets(buckets) = leaf_of(&chosen).unwrap().want() else { panic!("{chosen:?}") };
+    assert_eq!((buckets.key.as_slice(), buckets.time), (&[1][..], 0));
+    let hour = 3_600_000_000;
+    assert_eq!(buckets.grid.map(|grid| (grid.width, grid.origin % hour)), Some((hour, 0)));
+    assert_eq!(buckets.measures, [Measure::Rows, Measure::Count(2), Measure::Sum(2), Measure::Max(2)]);
+
+    let decoded = decode(&encode(&chosen).unwrap()).unwrap();
+    assert_eq!(leaf_of(&decoded).unwrap().want(), leaf_of(&chosen).unwrap().want());
+    let predicate = key_predicate(&decoded).unwrap().unwrap();
+    let hosts: ArrayRef = Arc::new(StringArray::from(vec![Some("host_1"), None, Some("other")]));
+    assert_eq!(predicate.columns, [1]);
+    assert_eq!(predicate.test(&[hosts]).unwrap().iter().collect::<Vec<_>>(), [true, false, false]);
+
+    let context = meridian_fragment::task_context(Arc::new(Added), Arc::new(RuntimeEnv::default()), 8192);
+    let states = block_on(collect(decoded, context)).unwrap();
+    let last = states.last().unwrap();
+    assert_eq!(last.num_rows(), 1);
+    let row: Vec<_> = last.columns().iter().map(|column| ScalarValue::try_from_array(column, 0).unwrap()).collect();
+    assert_eq!(row[0].to_string(), "3600000000");
+    let shown: Vec<_> = row[1..].iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["host_1", "500", "400", "1000", "99"]);
+}
+
+#[test]
+fn only_series_and_buckets_of_time_are_added_up_by_a_leaf() {
+    let order = SeriesOrder { segment_by: vec![1], ..SERIES };
+    let is_chosen = |sql: &str| match choose_leaf(&partial_of(sql), &order).unwrap() {
+        Some(plan) => matches!(leaf_of(&plan).unwrap().want(), Want::Buckets(_)),
+        None => false,
+    };
+    let day = "time_bucket('1 day', time)";
+    assert!(is_chosen(&format!("select {day}, sum(v), min(n), last(v, time) from t group by 1")));
+    assert!(is_chosen(
+        "select host, avg(v) from t where time < '1970-01-02T00:00:00Z' and host in ('a', 'b') group by host"
+    ));
+    assert!(is_chosen("select avg(v) from t where host = 'host_3'"));
+    for sql in [
+        "select n, avg(v) from t group by n",
+        "select host, avg(v) from t where v > 5 group by host",
+        "select host, avg(v) from t where n > 5 group by host",
+        "select host, sum(n) from t group by host",
+        "select host, avg(distinct v) from t group by host",
+        "select host, avg(v) filter (where n > 3) from t group by host",
+        "select host, last(v, n) from t group by host",
+        "select time_bucket('1 month', time), avg(v) from t group by 1",
+        "select time_bucket('1 day', time, 'Europe/Berlin'), avg(v) from t group by 1",
+        "select time_bucket('1 day', time), time_bucket('1 hour', time), avg(v) from t group by 1, 2",
+        "select host, avg(v) from t where host = 'a' or time < '1970-01-02T00:00:00Z' group by host",
+    ] {
+        assert!(!is_chosen(sql), "{sql}");
+    }
 }
 
 #[test]

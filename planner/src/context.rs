@@ -11,6 +11,7 @@ use meridian_proto::NodeId;
 use crate::error::SqlError;
 use crate::exec::heavy::HeavyThreads;
 use crate::exec::rules::push_down::PushDown;
+use crate::exec::rules::top_buckets::TopBuckets;
 use crate::sql::plan::base_state;
 
 /// One per access node.
@@ -36,7 +37,7 @@ impl GatewayContext {
         memory_bytes: usize,
     ) -> Result<Arc<Self>, SqlError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
-        let base = base_state(Arc::clone(&runtime), vec![Arc::new(PushDown)]);
+        let base = base_state(Arc::clone(&runtime), vec![Arc::new(PushDown), Arc::new(TopBuckets)]);
         let tasks = base.task_ctx();
         let heavy = HeavyThreads::start()
             .map_err(|error| SqlError::new("53000", format!("could not start the threads of queries: {error}")))?;

@@ -36,9 +36,9 @@ mod testing;
 
 pub use disk::{Disk, DiskError, DiskFile, GlommioDisk, SimulatedDisk};
 pub use error::EngineError;
-pub use leaf::{SeriesSearch, Want};
+pub use leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, SeriesTest, Want};
 pub use replica::{Answer, Decide, Decision, Question, Resolve, WriteMode};
-pub use scan::{Bound, Ends, Scan, ScanStatistics, Series, SortKey, Value};
+pub use scan::{Bound, Buckets, Ends, Grid, Measure, Scan, ScanStatistics, Series, SortKey, Top, Value};
 pub use shard::{
     ChunkSizes, ChunkSpec, CompactionLimits, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy,
     RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, Write, Written,

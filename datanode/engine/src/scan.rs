@@ -44,6 +44,51 @@ impl Ends {
     pub const ANY: Self = Self { first: false, last: false };
 }
 
+/// Aggregates of groups of rows: those equal in the key, and of one bucket of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Positions in the table's schema. A segment that is not sorted by all of them is read row by row.
+    pub key: Vec<usize>,
+    /// Position of the time column.
+    pub time: usize,
+    /// `None`: all time is one bucket.
+    pub grid: Option<Grid>,
+    pub measures: Vec<Measure>,
+    /// Only the groups at one end of time are wanted.
+    pub top: Option<Top>,
+}
+
+/// Buckets of equal width, the time column's unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    pub width: i64,
+    pub origin: i64,
+}
+
+/// What is asked of each group. Columns by position in the table's schema, of integers, times or floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    Rows,
+    /// Rows that are not NULL in the column.
+    Count(usize),
+    /// Of floats, in no particular order.
+    Sum(usize),
+    Min(usize),
+    Max(usize),
+    /// The value of the row with the least time, NULL or not.
+    First(usize),
+    FirstTime,
+    Last(usize),
+    LastTime,
+}
+
+/// The newest buckets, or the oldest ones, as many as `count`, with all of their groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Top {
+    pub count: usize,
+    pub newest: bool,
+}
+
 /// A range that a column's value must lie in, both ends included. NULL lies in no range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {

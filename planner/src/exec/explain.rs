@@ -148,6 +148,7 @@ fn title(plan: &dyn ExecutionPlan) -> String {
         "WindowAggExec" | "BoundedWindowAggExec" => "WindowAgg".to_owned(),
         "DataSourceExec" => "Values Scan".to_owned(),
         "MetadataAggregate" => "Metadata Aggregate".to_owned(),
+        "BucketAggregate" => "Bucket Aggregate".to_owned(),
         other => other.trim_end_matches("Exec").to_owned(),
     }
 }
@@ -247,6 +248,7 @@ fn leaf_title(name: &str) -> &str {
         "LastPointScan" => "Last Point Scan",
         "FirstPointScan" => "First Point Scan",
         "SeriesEndsScan" => "Series Ends Scan",
+        "BucketScan" => "Bucket Scan",
         _ => "Chunk Scan",
     }
 }
@@ -267,6 +269,7 @@ fn pushed(scan: &RemoteScanExec) -> Vec<&'static str> {
             "LocalLimitExec" | "GlobalLimitExec" => "limit",
             "FilterExec" => "filter",
             "MetadataAggregate" => "metadata",
+            "BucketAggregate" => "buckets",
             "SkipScan" => "skip scan",
             "LastPointScan" | "FirstPointScan" | "SeriesEndsScan" => "series ends",
             "ProjectionExec" => "projection",

@@ -2,3 +2,4 @@
 
 pub(crate) mod choose_leaf;
 pub(crate) mod push_down;
+pub(crate) mod top_buckets;

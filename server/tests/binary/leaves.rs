@@ -29,6 +29,35 @@ const QUERIES: &[(&str, &str)] = &[
     ("SELECT count(DISTINCT device) FROM m", "Skip Scan"),
     ("SELECT upper(device), count(*) FROM m GROUP BY 1 ORDER BY 1", "Chunk Scan"),
     ("SELECT sum(n), count(*) FROM m WHERE value > 5 AND device = 'd2'", "Chunk Scan"),
+    ("SELECT device, count(*), count(note), min(value), max(n) FROM m GROUP BY device ORDER BY 1", "Bucket Scan"),
+    (
+        "SELECT time_bucket('1 hour', time) AS hour, device, count(*), max(value), round(avg(value)::numeric, 6) FROM m \
+         WHERE time >= '2024-01-01 03:10Z' AND time < '2024-01-02 11:50Z' GROUP BY hour, device ORDER BY hour, device",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 minute', time) AS minute, min(value), max(value), first(n, time), last(value, time) FROM m \
+         WHERE device IN ('d1', 'd7', 'none') AND time BETWEEN '2024-01-01 12:00Z' AND '2024-01-01 13:00Z' \
+         GROUP BY minute ORDER BY minute",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('7 minutes', time) AS span, count(*), max(n) FROM m WHERE device IS NOT NULL GROUP BY span \
+         ORDER BY span DESC LIMIT 5",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('2 hours', time) AS span, device, max(n) FROM m WHERE time > '2024-01-01 05:00Z' \
+         GROUP BY span, device ORDER BY span, device LIMIT 12",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 day', time) AS day, count(*) FROM m GROUP BY day HAVING count(*) > 100 ORDER BY day DESC \
+         LIMIT 2",
+        "Bucket Scan",
+    ),
+    ("SELECT max(value), count(*) FROM m WHERE device LIKE 'd%' AND device <> 'd3'", "Bucket Scan"),
+    ("SELECT time_bucket('1 month', time) AS month, count(*) FROM m GROUP BY month ORDER BY 1", "Chunk Scan"),
     (
         "SELECT n FROM m WHERE device = 'd2' AND time BETWEEN '2024-01-02Z' AND '2024-01-02 01:00Z' ORDER BY n",
         "Chunk Scan",
@@ -70,7 +99,10 @@ async fn check_all(sql: &Sql) {
         sql.run("SET meridian.enable_leaves = on").await;
         let plan = sql.rows(&format!("EXPLAIN {query}")).await.join("\n");
         assert!(plan.contains(leaf), "{query}: no {leaf} in\n{plan}");
-        assert!(plain.contains("Chunk Scan") && !plain.contains("Metadata"), "{query}:\n{plain}");
+        assert!(
+            plain.contains("Chunk Scan") && !plain.contains("Metadata") && !plain.contains("Bucket"),
+            "{query}:\n{plain}"
+        );
         // Twice: from the file, then from what was kept of it.
         for _ in 0..2 {
             assert_eq!(sql.rows(query).await, expected, "{query}\n{plan}");

@@ -7,13 +7,17 @@ use std::rc::Rc;
 use crate::scan::Series;
 use crate::statistics::Fact;
 
+mod buckets;
 mod cache;
+mod groups;
 mod newest;
 mod row_group;
 mod runs;
 mod within;
 
+pub use buckets::{BucketSearch, SeriesPredicate, SeriesTest};
 pub use cache::{LEAF_CACHE_BYTES_MAX, LeafCache};
+pub use groups::GroupStates;
 pub(crate) use newest::Newest;
 pub use row_group::{Found, RowGroupScan};
 
@@ -27,6 +31,9 @@ pub enum Want {
     Series(Rc<SeriesSearch>),
     /// Answers, and the rows that no answer holds. The bounds are the whole predicate.
     Facts(Vec<Fact>),
+    /// Aggregates of groups, and the rows that are in none of them. The bounds and the search's predicate are the whole
+    /// predicate.
+    Buckets(Rc<BucketSearch>),
 }
 
 /// A search over one or several chunks, best from the newest to the oldest.

@@ -45,15 +45,15 @@ pub struct Found {
 
 /// Columns that were read, whole.
 #[derive(Default)]
-struct Loaded {
+pub(super) struct Loaded {
     arrays: Vec<(ColumnId, ArrayRef)>,
     commits: Option<Commits>,
     has_commits: bool,
-    bytes_read: u64,
+    pub(super) bytes_read: u64,
 }
 
 impl Loaded {
-    fn get(&self, id: ColumnId) -> Option<&ArrayRef> {
+    pub(super) fn get(&self, id: ColumnId) -> Option<&ArrayRef> {
         self.arrays.iter().find(|(known, _)| *known == id).map(|(_, array)| array)
     }
 }
@@ -80,18 +80,18 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         self.is_all_seen() && self.open_bounds().is_empty()
     }
 
-    fn is_all_seen(&self) -> bool {
+    pub(super) fn is_all_seen(&self) -> bool {
         let commits = self.reader.row_group(self.row_group).commits;
         self.view.is_none_or(|view| commits.is_none_or(|(_, max)| view.sees(max)))
     }
 
     /// Bounds that zone maps do not settle.
-    fn open_bounds(&self) -> Vec<&Bound> {
+    pub(super) fn open_bounds(&self) -> Vec<&Bound> {
         let statistics = self.reader.statistics(self.row_group);
         self.bounds.iter().filter(|bound| !statistics.is_within(self.schema, bound)).collect()
     }
 
-    fn row_count(&self) -> usize {
+    pub(super) fn row_count(&self) -> usize {
         self.reader.row_group(self.row_group).rows
     }
 
@@ -306,13 +306,13 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     }
 
     /// The columns that rows are sorted by before time; `None` when the table has one of them no longer.
-    fn segment_by(&self) -> Option<Vec<&Column>> {
+    pub(super) fn segment_by(&self) -> Option<Vec<&Column>> {
         let column = |id: &ColumnId| self.schema.position_of(*id).map(|at| &self.schema.columns[at]);
         self.reader.segment_by().iter().map(column).collect()
     }
 
     /// The series directory. Call only when the table has all columns of it.
-    async fn runs(&self, loaded: &mut Loaded) -> Result<Rc<Runs>, EngineError> {
+    pub(super) async fn runs(&self, loaded: &mut Loaded) -> Result<Rc<Runs>, EngineError> {
         if let Some(runs) = self.cache.runs(self.reader, self.row_group) {
             return Ok(runs);
         }
@@ -332,7 +332,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     }
 
     /// Reads those columns that were not read yet, and commit timestamps the first time.
-    async fn load(&self, columns: &[Column], loaded: &mut Loaded) -> Result<(), EngineError> {
+    pub(super) async fn load(&self, columns: &[Column], loaded: &mut Loaded) -> Result<(), EngineError> {
         let mut missing: Vec<Column> = Vec::new();
         for column in columns {
             if loaded.get(column.id).is_none() && missing.iter().all(|known| known.id != column.id) {
@@ -424,6 +424,6 @@ fn missing_column(column: &Column) -> EngineError {
     EngineError::Rows(format!("column {} was not read", column.id))
 }
 
-fn flaw(error: ArrowError) -> EngineError {
+pub(super) fn flaw(error: ArrowError) -> EngineError {
     EngineError::Rows(error.to_string())
 }

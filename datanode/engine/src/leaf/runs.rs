@@ -49,7 +49,9 @@ impl Runs {
         self.starts.len() * 4 + self.keys.iter().map(Array::get_array_memory_size).sum::<usize>()
     }
 
-    fn range(&self, run: usize) -> Range<usize> {
+    /// The rows of a run.
+    #[must_use]
+    pub fn range(&self, run: usize) -> Range<usize> {
         let end = self.starts.get(run + 1).map_or(self.rows, |start| *start as usize);
         self.starts[run] as usize..end
     }

@@ -201,12 +201,19 @@ impl<D: Disk> ScanStream<D> {
             self.read_piece(piece).await?;
             return Ok(true);
         }
-        if self.wants_newest_first() && !self.segments.is_empty() {
+        if let Some(newest) = self.wants_one_end()
+            && !self.segments.is_empty()
+        {
             while let Some(segment) = self.segments.pop_front() {
                 self.open(segment).await?;
             }
-            let newest = |piece: &Piece<D>| piece.reader.row_group(piece.row_group).time.map(|(_, max)| max);
-            self.pieces.make_contiguous().sort_by_cached_key(|piece| Reverse(newest(piece)));
+            let time = |piece: &Piece<D>| piece.reader.row_group(piece.row_group).time;
+            let pieces = self.pieces.make_contiguous();
+            if newest {
+                pieces.sort_by_cached_key(|piece| Reverse(time(piece).map(|(_, max)| max)));
+            } else {
+                pieces.sort_by_cached_key(|piece| time(piece).map(|(min, _)| min));
+            }
             return Ok(true);
         }
         if let Some(segment) = self.segments.pop_front() {
@@ -217,8 +224,13 @@ impl<D: Disk> ScanStream<D> {
         Ok(batch.map(|batch| self.ready.push_back(batch)).is_some())
     }
 
-    fn wants_newest_first(&self) -> bool {
-        matches!(&self.want, Want::Series(search) if search.series.ends.last)
+    /// From which end of time row groups are best read: from the newest one on when true. `None`: it is all the same.
+    fn wants_one_end(&self) -> Option<bool> {
+        match &self.want {
+            Want::Series(search) => search.series.ends.last.then_some(true),
+            Want::Buckets(search) => search.buckets.top.map(|top| top.newest),
+            Want::Rows | Want::Facts(_) => None,
+        }
     }
 
     async fn open(&mut self, segment: Rc<LiveSegment<D::File>>) -> Result<(), EngineError> {
@@ -263,19 +275,21 @@ impl<D: Disk> ScanStream<D> {
         self.permit = None;
         let mut permit =
             self.budget.take(piece.reader.row_group(piece.row_group).rows * row_bytes(&self.columns)).await?;
-        let found = match &self.want {
-            Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
-            Want::Rows | Want::Facts(_) => scan.rows(&self.columns).await?,
-        };
-        self.statistics.bytes_read += found.bytes_read;
-        if found.bytes_read == 0 && found.rows == 0 {
-            self.statistics.row_groups_pruned += 1;
+        if let Want::Buckets(search) = &self.want
+            && is_settled
+            && let Some(bytes_read) = scan.buckets(search).await?
+        {
+            self.note_read(&piece, bytes_read, 0);
             return Ok(());
         }
-        self.statistics.row_groups_scanned += 1;
-        // From the cache came no more than was returned.
-        let looked_at = if found.bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { found.rows };
-        self.statistics.rows_scanned += looked_at as u64;
+        let found = match &self.want {
+            Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
+            Want::Rows | Want::Facts(_) | Want::Buckets(_) => scan.rows(&self.columns).await?,
+        };
+        self.note_read(&piece, found.bytes_read, found.rows);
+        if found.bytes_read == 0 && found.rows == 0 {
+            return Ok(());
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(found.rows));
         let batch = RecordBatch::try_new_with_options(self.projected.clone(), found.columns, &options);
         let batch = batch.map_err(rows)?;
@@ -283,6 +297,18 @@ impl<D: Disk> ScanStream<D> {
         self.permit = Some(permit);
         self.ready.push_back(batch);
         Ok(())
+    }
+
+    fn note_read(&mut self, piece: &Piece<D>, bytes_read: u64, rows: usize) {
+        self.statistics.bytes_read += bytes_read;
+        if bytes_read == 0 && rows == 0 {
+            self.statistics.row_groups_pruned += 1;
+            return;
+        }
+        self.statistics.row_groups_scanned += 1;
+        // From the cache came no more than was returned.
+        let looked_at = if bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { rows };
+        self.statistics.rows_scanned += looked_at as u64;
     }
 }
 

@@ -1,5 +1,5 @@
 //! Chooses the leaf of a fragment when an aggregate moves into it: metadata for whole pieces, the ends of series, one row
-//! per series. `meridian.enable_leaves` turns it off.
+//! per series, groups of series and buckets of time. `meridian.enable_leaves` turns it off.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use datafusion::common::Result;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
-use meridian_fragment::{MetadataAggregateExec, SeriesOrder, check_allowed};
+use meridian_fragment::{BucketAggregateExec, MetadataAggregateExec, SeriesOrder, check_allowed};
 use meridian_proto::catalog::Table;
 
 use crate::exec::remote_scan::RemoteScanExec;
@@ -21,10 +21,10 @@ pub(super) fn choose_leaf(
     let order = order_of(scan.table());
     if let Some(partial) = partial_of(aggregate, scan)?
         && let Some(fragment) = meridian_fragment::choose_leaf(&partial, &order)?
-        && fragment.is::<MetadataAggregateExec>()
+        && (fragment.is::<MetadataAggregateExec>() || fragment.is::<BucketAggregateExec>())
         && check_allowed(&fragment).is_ok()
     {
-        // Metadata speaks in states: someone has to finish them.
+        // They speak in states: someone has to finish them.
         let remote: Arc<dyn ExecutionPlan> = Arc::new(scan.with_fragment(fragment)?);
         let last = AggregateExec::try_new(
             AggregateMode::Final,
@@ -47,7 +47,7 @@ pub(super) fn choose_leaf(
 /// The first half of an aggregate that does all of its work in one place, over the scan's fragment.
 fn partial_of(aggregate: &AggregateExec, scan: &RemoteScanExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let is_whole = matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned);
-    if !is_whole || !aggregate.group_expr().is_empty() {
+    if !is_whole || aggregate.group_expr().has_grouping_set() {
         return Ok(None);
     }
     let partial = AggregateExec::try_new(
@@ -61,11 +61,17 @@ fn partial_of(aggregate: &AggregateExec, scan: &RemoteScanExec) -> Result<Option
     Ok(Some(Arc::new(partial)))
 }
 
-/// How the table's segments are sorted when nothing else was said: by space key, then time.
+/// How the table's segments are sorted: by what they are compressed by, if that was said, else by space key, then time.
+/// Those that are not yet sorted so are read row by row.
 fn order_of(table: &Table) -> SeriesOrder {
     let position = |column| table.schema.position_of(column);
-    table.hypertable().map_or_else(SeriesOrder::default, |hypertable| SeriesOrder {
-        segment_by: hypertable.space.iter().filter_map(|dimension| position(dimension.column)).collect(),
-        time: position(hypertable.time_column),
+    table.hypertable().map_or_else(SeriesOrder::default, |hypertable| {
+        let compressed = hypertable.compression.as_ref().map_or(&[][..], |compression| &compression.segment_by);
+        let space = hypertable.space.iter().map(|dimension| dimension.column);
+        let segment_by: Vec<_> = if compressed.is_empty() { space.collect() } else { compressed.to_vec() };
+        SeriesOrder {
+            segment_by: segment_by.into_iter().filter_map(position).collect(),
+            time: position(hypertable.time_column),
+        }
     })
 }

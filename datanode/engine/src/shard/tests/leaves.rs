@@ -2,13 +2,17 @@
 //! rows, stages, equal times, NULLs in the key, snapshots in between.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use arrow::datatypes::DataType;
+use meridian_proto::time::bucket_start;
+
 use super::*;
-use crate::leaf::{SeriesSearch, Want};
-use crate::scan::{Bound, Ends, Series, Value};
+use crate::leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, Want};
+use crate::scan::{Bound, Buckets, Ends, Grid, Measure, Series, Top, Value};
 use crate::statistics::{Answered, Fact};
 use crate::testing::run;
 
@@ -19,6 +23,7 @@ const TIME: usize = 0;
 const HOST: usize = 1;
 const RACK: usize = 2;
 const VALUE: usize = 3;
+const ID: usize = 4;
 
 fn series_schema() -> TableSchema {
     let columns = vec![
@@ -77,6 +82,10 @@ struct Look {
     snapshot: u64,
     bounds: Vec<Bound>,
     series: Series,
+    grid: Option<Grid>,
+    top: Option<Top>,
+    /// Only rows of this rack, told by a predicate.
+    rack: Option<i64>,
 }
 
 fn some_of<T>(random: &mut ChaCha8Rng, part: f64, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
@@ -123,6 +132,12 @@ fn random_look(random: &mut ChaCha8Rng) -> Look {
         snapshot: random.random_range(8..40),
         bounds,
         series: Series { key: keys[random.random_range(0..keys.len())].clone(), time: TIME, ends },
+        grid: some_of(random, 0.8, |random| Grid {
+            width: random.random_range(1..20),
+            origin: random.random_range(-9..9),
+        }),
+        top: some_of(random, 0.3, |random| Top { count: random.random_range(1..4), newest: random.random_bool(0.7) }),
+        rack: some_of(random, 0.3, |random| random.random_range(0..2)),
     }
 }
 
@@ -215,6 +230,141 @@ async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
     let questions = vec![Fact::Rows, Fact::Count(VALUE), Fact::Min(VALUE), Fact::Max(TIME), Fact::Max(HOST)];
     let (rows, facts) = read(shard, look, &look.bounds, Want::Facts(questions)).await;
     check_facts(&filtered(rows), facts.unwrap().answers(), &expected, look);
+    check_buckets(seed, shard, look, &filtered, &expected).await;
+}
+
+/// Rows, values, the least and the greatest value, the first and the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    rows: i64,
+    values: i64,
+    min: Option<i64>,
+    max: Option<i64>,
+    first: Option<i64>,
+    last: Option<i64>,
+}
+
+const MEASURES: [Measure; 8] = [
+    Measure::Rows,
+    Measure::Count(VALUE),
+    Measure::Min(VALUE),
+    Measure::Max(VALUE),
+    Measure::FirstTime,
+    Measure::LastTime,
+    Measure::First(ID),
+    Measure::Last(ID),
+];
+
+type Group = (Vec<Option<String>>, i64);
+
+impl Sums {
+    fn of(row: &Row) -> Self {
+        let time = Some(row.0);
+        Self { rows: 1, values: row.3.is_some().into(), min: row.3, max: row.3, first: time, last: time }
+    }
+
+    fn add(&mut self, more: Self) {
+        let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
+        let most = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).max();
+        self.rows += more.rows;
+        self.values += more.values;
+        self.min = least(self.min, more.min);
+        self.max = most(self.max, more.max);
+        self.first = least(self.first, more.first);
+        self.last = most(self.last, more.last);
+    }
+}
+
+async fn check_buckets(
+    seed: u64,
+    shard: &Shard<SimulatedDisk>,
+    look: &Look,
+    filtered: &impl Fn(Vec<Row>) -> BTreeSet<Row>,
+    expected: &BTreeSet<Row>,
+) {
+    let key = look.series.key.clone();
+    let top = look.top.filter(|_| look.grid.is_some());
+    let buckets = Buckets { key: key.clone(), time: TIME, grid: look.grid, measures: MEASURES.to_vec(), top };
+    let is_wanted = |row: &&Row| look.rack.is_none_or(|rack| row.2 == Some(rack));
+    let rack = look.rack;
+    let predicate = rack.map(|rack| SeriesPredicate {
+        columns: vec![RACK],
+        test: Box::new(move |columns| {
+            let racks = columns[0].as_primitive::<Int64Type>();
+            Some(racks.iter().map(|known| known == Some(rack)).collect::<Vec<_>>().into())
+        }),
+    });
+    let search = BucketSearch::new(buckets, predicate);
+    let rest = filtered(read(shard, look, &look.bounds, Want::Buckets(Rc::clone(&search))).await.0);
+    let group = |row: &Row| {
+        let start = look.grid.map_or(0, |grid| bucket_start(row.0, grid.width, grid.origin).unwrap());
+        (key_of(row, &key), start)
+    };
+    let mut found: BTreeMap<Group, Sums> = BTreeMap::new();
+    rest.iter().filter(is_wanted).for_each(|row| found.entry(group(row)).or_default().add(Sums::of(row)));
+    if let Some(states) = search.take_states(&types()).unwrap() {
+        check_ends(&states, expected);
+        groups_of(&states).into_iter().for_each(|(group, sums)| found.entry(group).or_default().add(sums));
+    }
+    let mut wanted: BTreeMap<Group, Sums> = BTreeMap::new();
+    expected.iter().filter(is_wanted).for_each(|row| wanted.entry(group(row)).or_default().add(Sums::of(row)));
+    if let Some(top) = top {
+        let mut starts: Vec<i64> =
+            wanted.keys().map(|(_, start)| *start).collect::<BTreeSet<_>>().into_iter().collect();
+        if top.newest {
+            starts.reverse();
+        }
+        starts.truncate(top.count);
+        // Of the others some may have come, not all of their rows.
+        found.retain(|(_, start), _| starts.contains(start));
+        wanted.retain(|(_, start), _| starts.contains(start));
+    }
+    assert_eq!(found, wanted, "seed {seed}: {look:?}");
+}
+
+fn types() -> Vec<DataType> {
+    series_schema().columns.iter().map(|column| column.sql_type.arrow()).collect()
+}
+
+fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
+    use arrow::array::Array;
+    use arrow::datatypes::TimestampMicrosecondType;
+    let key = |row: usize| {
+        let part = |column: &ArrayRef| match column.as_string_opt::<i32>() {
+            Some(texts) => texts.is_valid(row).then(|| texts.value(row).to_owned()),
+            None => {
+                let ints = column.as_primitive::<Int64Type>();
+                ints.is_valid(row).then(|| ints.value(row).to_string())
+            }
+        };
+        states.keys.iter().map(part).collect::<Vec<_>>()
+    };
+    let int = |at: usize, row: usize| {
+        let column = &states.measures[at];
+        column.is_valid(row).then(|| match column.as_primitive_opt::<Int64Type>() {
+            Some(ints) => ints.value(row),
+            None => column.as_primitive::<TimestampMicrosecondType>().value(row),
+        })
+    };
+    let sums = |row: usize| Sums {
+        rows: int(0, row).unwrap(),
+        values: int(1, row).unwrap(),
+        min: int(2, row),
+        max: int(3, row),
+        first: int(4, row),
+        last: int(5, row),
+    };
+    (0..states.buckets.len()).map(|row| ((key(row), states.buckets.value(row)), sums(row))).collect()
+}
+
+/// The first and the last value come from rows that have the first and the last time.
+fn check_ends(states: &GroupStates, expected: &BTreeSet<Row>) {
+    let time_of = |id: i64| expected.iter().find(|row| row.4 == id).map(|row| row.0);
+    let groups = groups_of(states);
+    for (row, (_, sums)) in groups.iter().enumerate() {
+        let id = |at: usize| states.measures[at].as_primitive::<Int64Type>().value(row);
+        assert_eq!((time_of(id(6)), time_of(id(7))), (sums.first, sums.last));
+    }
 }
 
 fn check_facts(rest: &BTreeSet<Row>, facts: &[Answered], expected: &BTreeSet<Row>, look: &Look) {
