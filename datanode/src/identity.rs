@@ -61,6 +61,8 @@ pub enum IdentityError {
     Missing(PathBuf),
     #[error("could not {action} {}: {error}", path.display())]
     Io { action: &'static str, path: PathBuf, error: io::Error },
+    #[error("could not {action} {}: the disk is full; free some space", path.display())]
+    Full { action: &'static str, path: PathBuf },
 }
 
 /// A data folder that this process holds alone, until dropped.
@@ -199,7 +201,10 @@ fn decode(path: &Path, folder: &Path, bytes: &[u8]) -> Result<Identity, Identity
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
     let path = path.to_owned();
-    move |error| IdentityError::Io { action, path, error }
+    move |error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => IdentityError::Full { action, path },
+        _ => IdentityError::Io { action, path, error },
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use meridian_client::cluster::Cluster;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
 use meridian_engine::{Shard, ShardOptions};
 use meridian_proto::command::Command;
+use meridian_proto::start::Start;
 use meridian_proto::wire::data_node_server::DataNodeServer;
 use meridian_proto::{CatalogVersion, ClusterId, Incarnation, NodeId, Refusal, ShardId, wire};
 use tokio::sync::{Notify, watch};
@@ -110,7 +111,7 @@ impl DataNode {
         shards: Vec<ShardHandle<Shard>>,
         folder: Folder,
     ) -> Result<Self, DataNodeError> {
-        let DataNodeOptions { cluster, scan_bytes_max, directory, heartbeat, .. } = options;
+        let DataNodeOptions { cluster, cluster_id, scan_bytes_max, directory, heartbeat, .. } = options;
         let Identity { node, incarnation, .. } = identity;
         let office = Arc::new(Office::new(node, cluster.clone(), shards.clone()));
         let runtimes = shards.iter().map(|_| shard_runtime(scan_bytes_max)).collect::<Result<_, _>>();
@@ -118,8 +119,15 @@ impl DataNode {
         let service = Service::new(node, incarnation, cluster.clone(), Arc::clone(&office), runtimes);
         let sweep = Arc::new(Notify::new());
         let report_sweep = Arc::clone(&sweep);
-        let reporter =
-            Reporter { node, incarnation, cluster: cluster.clone(), heartbeat, directory, sweep: report_sweep };
+        let reporter = Reporter {
+            node,
+            incarnation,
+            cluster_id,
+            cluster: cluster.clone(),
+            heartbeat,
+            directory,
+            sweep: report_sweep,
+        };
         let (failures, failed) = watch::channel(None);
         let failures = Arc::new(failures);
         let mut tasks = vec![
@@ -291,8 +299,7 @@ fn shard_options(options: &DataNodeOptions, shard: ShardId) -> ShardOptions {
 /// long as it takes: without meta nothing could be served anyway.
 async fn announce(options: &DataNodeOptions, identity: &Identity) -> Result<CatalogVersion, DataNodeError> {
     let command = Command::StartNode {
-        node: identity.node,
-        incarnation: identity.incarnation,
+        start: Start::unmarked(identity.node, identity.incarnation),
         address: options.address.clone(),
         sql_address: None,
         shards: identity.shards,

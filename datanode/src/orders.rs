@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use meridian_client::cluster::{CatalogView, Cluster};
 use meridian_engine::Shard;
-use meridian_proto::catalog::Chunk;
-use meridian_proto::{ChunkId, Incarnation, NodeId, Refusal, wire};
+use meridian_proto::catalog::{Chunk, NodeRole};
+use meridian_proto::{ChunkId, ClusterId, Incarnation, NodeId, Refusal, StartMark, wire};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,6 +38,7 @@ const REPORTS_MAX: usize = 2;
 pub struct Reporter {
     pub node: NodeId,
     pub incarnation: Incarnation,
+    pub cluster_id: ClusterId,
     pub cluster: Cluster,
     pub heartbeat: Duration,
     /// The data folder, for the figures of its disk.
@@ -108,12 +109,19 @@ impl Reporter {
             warn!(%error, "disk figures not known");
             DiskFigures::default()
         });
+        let view = self.cluster.catalog.current();
+        let access_nodes = view.nodes().filter(|node| node.role == NodeRole::Access);
+        let access_nodes =
+            access_nodes.map(|node| wire::AccessStart { node: node.id.0, incarnation: node.incarnation.0 }).collect();
         wire::NodeReport {
             node: self.node.0,
             incarnation: self.incarnation.0,
-            catalog_version: self.cluster.catalog.current().version().0,
+            catalog_version: view.version().0,
             disk_free_bytes: disk.free_bytes,
             disk_used_bytes: disk.used_bytes,
+            cluster_id: self.cluster_id.to_string(),
+            mark: StartMark::NONE.0,
+            access_nodes,
         }
     }
 }

@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use meridian_datanode::{DataNode, DataNodeError};
 use meridian_fragment::check_allowed;
 use meridian_proto::command::Command;
+use meridian_proto::start::Start;
 use meridian_proto::wire::SealState;
 use meridian_proto::{Incarnation, NodeId, Refusal, Ts, WIRE_VERSION, wire};
 use support::{Lab, batch, rows_of, soon, transaction};
@@ -314,8 +315,7 @@ async fn a_node_that_was_started_elsewhere_or_removed_cannot_go_on() {
     let mut lab = Lab::start(1).await;
     let failed = lab.data_node().failed();
     let start = Command::StartNode {
-        node: lab.node,
-        incarnation: Incarnation(9),
+        start: Start::unmarked(lab.node, Incarnation(9)),
         address: "127.0.0.1:9".to_owned(),
         sql_address: None,
         shards: 1,

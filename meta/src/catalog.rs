@@ -23,7 +23,7 @@ use meridian_proto::catalog::{
     CatalogDelta, Cell, Chunk, Node, NodeRole, Noun, NounKey, PlacementGroup, Setting, Table,
 };
 use meridian_proto::command::{Command, Reply};
-use meridian_proto::{CatalogVersion, ChunkId, GroupId, NodeId, Refusal, TableId, Ts};
+use meridian_proto::{CatalogVersion, ChunkId, GroupId, NodeId, Refusal, StartMark, TableId, Ts};
 use proposals::Proposals;
 pub use proposals::{Answer, Proposal};
 pub use settings::REPLICATION_FACTOR_DEFAULT;
@@ -43,6 +43,8 @@ pub struct Catalog {
     chunks: BTreeMap<ChunkId, Arc<Chunk>>,
     cells: BTreeMap<Cell, ChunkId>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Of the last start of each node that says one.
+    marks: BTreeMap<NodeId, StartMark>,
     settings: BTreeMap<String, String>,
     /// Timestamps up to this one may have been handed out.
     oracle_upto: Ts,
@@ -111,8 +113,8 @@ impl Catalog {
             Command::SetCompression(set) => self.set_compression(&set),
             Command::AllocateChunks { cells } => self.allocate_chunks(&cells),
             Command::JoinNode(join) => self.join_node(join),
-            Command::StartNode { node, incarnation, address, sql_address, shards } => {
-                self.start_node(node, nodes::Start { incarnation, address, sql_address, shards })
+            Command::StartNode { start, address, sql_address, shards } => {
+                self.start_node(&start, nodes::Announcement { address, sql_address, shards })
             }
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::RemoveNode { node } => self.remove_node(node),

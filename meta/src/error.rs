@@ -21,6 +21,12 @@ pub enum MetaError {
     /// The cluster does not take this node.
     #[error("the cluster refused this node: {0}")]
     Refused(Refusal),
+    /// The node was removed, or another process has taken its place.
+    #[error("{0}")]
+    Expelled(String),
+    /// What a running member said when it ended.
+    #[error("this access node cannot go on: {0}")]
+    Failed(String),
     /// Raft has stopped, mostly since its files cannot be written.
     #[error("the meta group stopped on this node: {0}")]
     Stopped(String),

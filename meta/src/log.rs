@@ -6,11 +6,13 @@
 //! meta/vote                          one record, replaced by rename
 //! meta/image                         one record, replaced by rename
 //! meta/log/00000000000000000001.log  records: head, entry, entry ...; the name is the index of the first entry
+//! meta/reserve                       zeros: space for entries when the disk is full
 //! ```
 
 mod encoding;
 mod files;
 mod image;
+mod reserve;
 mod segment;
 mod vote;
 mod writer;
@@ -71,6 +73,9 @@ pub struct Vote {
 pub enum LogError {
     #[error("could not {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// Nothing was written, and the same may be tried again when there is space.
+    #[error("could not {what} {}: the disk is full; free some space", path.display())]
+    Full { what: &'static str, path: PathBuf },
     /// Bytes are not what was written.
     #[error("{} is damaged at byte {position}: {what}", path.display())]
     Damaged { path: PathBuf, position: u64, what: String },
@@ -81,6 +86,20 @@ pub enum LogError {
 impl LogError {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Of a write, whose failure for want of space leaves nothing behind. A sync that fails is never told so: what it
+    /// left on the disk is unknown.
+    fn writing(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { what, path: path.to_owned() },
+            _ => Self::io(what, path)(source),
+        }
+    }
+
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
     }
 
     fn damaged(path: &Path, position: u64, what: impl ToString) -> Self {

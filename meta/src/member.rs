@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tonic::Request;
 
 use crate::error::MetaError;
-use crate::identity::{Identity, IdentityFile, Stage};
+use crate::identity::{Identity, IdentityFile, Stage, random_mark};
 use crate::leader::{DEAD_AFTER, HEARTBEAT};
 use crate::log::{LogStore, Opened};
 use crate::oracle::Timestamps;
@@ -116,11 +116,15 @@ impl Member {
         let lock = lock(&folder).await?;
         let identity_file = IdentityFile::new(&folder);
         let identity = identity_file.read()?;
+        // Before anything is counted or written: another cluster's or another node's folder stays as it is.
         if let Some(identity) = &identity {
-            returning::check(identity, &options).await?;
+            returning::ask_peers(identity, &options).await?;
         }
         let opened = LogStore::open(&folder)?;
         check_whole(&folder, identity.as_ref(), &opened)?;
+        if let Some(identity) = &identity {
+            returning::ask_known(identity, &options, &opened).await?;
+        }
 
         let (phase, phase_receiver) = watch::channel(Phase::Waiting);
         let (init, init_requests) = mpsc::channel(1);
@@ -158,7 +162,7 @@ impl Member {
         });
         match settled.await.as_deref() {
             Ok(Phase::Running(running)) => Ok((running.group.cluster(), running.group.node())),
-            Ok(Phase::Failed(reason)) => Err(MetaError::Stopped(reason.clone())),
+            Ok(Phase::Failed(reason)) => Err(MetaError::Failed(reason.clone())),
             Ok(Phase::Waiting) | Err(_) => Err(MetaError::Stopped("it was shut down".to_owned())),
         }
     }
@@ -167,7 +171,7 @@ impl Member {
     pub async fn failed(&self) -> MetaError {
         let mut phase = self.shared.phase.subscribe();
         match phase.wait_for(|phase| matches!(phase, Phase::Failed(_))).await.as_deref() {
-            Ok(Phase::Failed(reason)) => MetaError::Stopped(reason.clone()),
+            Ok(Phase::Failed(reason)) => MetaError::Failed(reason.clone()),
             _ => MetaError::Stopped("it was shut down".to_owned()),
         }
     }
@@ -175,7 +179,7 @@ impl Member {
     /// As `Meta.Status` tells it.
     pub async fn status(&self) -> wire::StatusResponse {
         use wire::meta_server::Meta;
-        let status = self.service.status(Request::new(wire::StatusRequest {})).await;
+        let status = self.service.status(Request::new(wire::StatusRequest::default())).await;
         status.map(tonic::Response::into_inner).unwrap_or_default()
     }
 
@@ -215,8 +219,12 @@ impl Shared {
         let running = Running { group: group.clone(), timestamps, observed, is_announced: false };
         self.phase.send_replace(Phase::Running(running.clone()));
         self.keep(oracle);
-        self.start_tasks(&running, identity);
-        if let Err(error) = self.settle(&group, identity).await {
+        self.start_tasks(&running, &identity);
+        let settled = tokio::select! {
+            settled = self.settle(&group, identity) => settled,
+            error = group.failed() => Err(error),
+        };
+        if let Err(error) = settled {
             return self.fail(&error);
         }
         self.phase.send_replace(Phase::Running(Running { is_announced: true, ..running }));
@@ -234,10 +242,10 @@ impl Shared {
     /// Starts the group's member on its files.
     async fn begin(&self, mut identity: Identity, opened: Opened) -> Result<(Identity, Group), MetaError> {
         // R3: counted on disk before anything is done in this start's name.
-        self.identity_file.count_start(&mut identity)?;
+        self.identity_file.count_start(&mut identity, random_mark()?)?;
         let options = GroupOptions {
             cluster: identity.cluster,
-            node: identity.node,
+            start: identity.start(),
             address: self.options.address.clone(),
             channels: self.options.channels.clone(),
             intervals: self.options.intervals,
@@ -253,15 +261,19 @@ impl Shared {
     }
 
     /// Comes to the point from which on the folder must hold a log.
-    async fn settle(&self, group: &Group, identity: Identity) -> Result<(), MetaError> {
-        self.announce(group, identity).await?;
+    async fn settle(&self, group: &Group, mut identity: Identity) -> Result<(), MetaError> {
+        self.announce(group, &identity).await?;
         // The leader brings the log to a new member; without it this one could not answer anything anyway.
         group.wait_applied(1).await.map_err(|_| MetaError::Stopped("it was shut down".to_owned()))?;
-        match identity.stage {
-            Stage::Settled => Ok(()),
-            Stage::Founding { .. } | Stage::Joining => {
-                self.identity_file.save(&Identity { stage: Stage::Settled, ..identity })
+        let was_settled = std::mem::replace(&mut identity.stage, Stage::Settled) == Stage::Settled;
+        identity.note_heard();
+        match self.identity_file.save(&identity) {
+            // It remembers more starts than it needs to.
+            Err(error) if was_settled => {
+                tracing::warn!(%error, "this start is not noted as heard of");
+                Ok(())
             }
+            saved => saved,
         }
     }
 

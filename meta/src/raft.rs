@@ -14,8 +14,10 @@ use std::time::Duration;
 use machine::{Machine, Published};
 pub use machine::{Progress, State};
 use meridian_client::cluster::Channels;
+use meridian_proto::start::Start;
 use meridian_proto::{ClusterId, NodeId, Refusal, WIRE_VERSION, wire};
-use network::{AddressBook, Network};
+use messages::EnvelopeMessage;
+use network::{AddressBook, Expelled, Network};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 use prost::Message;
@@ -81,7 +83,7 @@ impl Default for Intervals {
 
 pub struct GroupOptions {
     pub cluster: ClusterId,
-    pub node: NodeId,
+    pub start: Start,
     /// Where others reach this member.
     pub address: String,
     pub channels: Channels,
@@ -134,7 +136,9 @@ struct Inner {
     published: Arc<Published>,
     book: AddressBook,
     cluster: ClusterId,
-    node: NodeId,
+    start: Start,
+    address: String,
+    expelled: Expelled,
     intervals: Intervals,
     /// When a leader was last heard.
     heard_leader: Mutex<Option<Instant>>,
@@ -150,16 +154,20 @@ impl Group {
         let book = AddressBook::default();
         let machine = Machine::open(opened.image, opened.image_file, book.clone())?;
         let published = machine.published();
+        let expelled = Expelled::default();
+        let node = options.start.node;
         let network = Network {
             cluster: options.cluster,
             channels: options.channels,
             book: book.clone(),
-            sender: options.node,
-            sender_address: options.address,
+            start: options.start.clone(),
+            address: options.address.clone(),
+            published: Arc::clone(&published),
+            expelled: expelled.clone(),
         };
-        resign(&opened.store, options.node).await?;
+        resign(&opened.store, node).await?;
         let storage = RaftStorage(opened.store.clone());
-        let raft = Raft::new(options.node.0, config, network, storage, machine).await;
+        let raft = Raft::new(node.0, config, network, storage, machine).await;
         let raft = raft.map_err(|error| MetaError::Stopped(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             raft,
@@ -167,7 +175,9 @@ impl Group {
             published,
             book,
             cluster: options.cluster,
-            node: options.node,
+            start: options.start,
+            address: options.address,
+            expelled,
             intervals: options.intervals,
             heard_leader: Mutex::new(None),
         })))
@@ -179,7 +189,7 @@ impl Group {
         if self.0.raft.is_initialized().await.map_err(|error| stopped(&error))? {
             return Ok(());
         }
-        let members = BTreeMap::from([(self.0.node.0, BasicNode::new(address))]);
+        let members = BTreeMap::from([(self.node().0, BasicNode::new(address))]);
         self.0.raft.initialize(members).await.map_err(|error| stopped(&error))
     }
 
@@ -189,7 +199,7 @@ impl Group {
         // Raft tells of the membership that it found on disk a moment after it started; else its timer elects.
         let known = metrics.wait_for(|metrics| metrics.membership_config.membership().nodes().next().is_some());
         let _ = tokio::time::timeout(FIRST_METRICS, known).await;
-        let alone = self.membership().voters == BTreeSet::from([self.0.node.0]);
+        let alone = self.membership().voters == BTreeSet::from([self.node().0]);
         if alone && self.reign().is_none() {
             // A member that stops does not elect; whoever waits for it is told so.
             let _ = self.0.raft.trigger().elect().await;
@@ -198,7 +208,19 @@ impl Group {
 
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.0.node
+        self.0.start.node
+    }
+
+    /// The start of this process.
+    #[must_use]
+    pub fn own_start(&self) -> &Start {
+        &self.0.start
+    }
+
+    /// Where others reach this member.
+    #[must_use]
+    pub fn own_address(&self) -> &str {
+        &self.0.address
     }
 
     #[must_use]
@@ -275,7 +297,7 @@ impl Group {
         let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow();
         let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
-        leads.then(|| Reign { term: metrics.vote.leader_id.term, leader: self.0.node })
+        leads.then(|| Reign { term: metrics.vote.leader_id.term, leader: self.node() })
     }
 
     /// Waits until the leader, as this member sees it, is another one than `known`, or leads again.
@@ -384,7 +406,12 @@ impl Group {
         if request.cluster_id != self.0.cluster.to_string() {
             return Err(Refusal::Protocol("the message is from another cluster".to_owned()));
         }
-        let answer = messages::dispatch(&self.0.raft, self.0.node.0, request.kind, &request.body).await?;
+        let envelope = messages::envelope_of(&request.body)?;
+        if envelope.target != self.node().0 {
+            return Err(Refusal::Protocol(format!("this is node {}, not {}", self.node(), envelope.target)));
+        }
+        self.judge(&envelope)?;
+        let answer = messages::dispatch(&self.0.raft, request.kind, &request.body).await?;
         if let Some((node, address)) = answer.sender {
             self.0.book.set(node, &address);
         }
@@ -394,8 +421,66 @@ impl Group {
         Ok(wire::RaftResponse { body: answer.body })
     }
 
-    /// Waits until this member stops by itself: its files failed.
+    /// R3: of two processes that claim to be one member, the wrong one neither votes nor is voted for.
+    fn judge(&self, envelope: &EnvelopeMessage) -> Result<(), Refusal> {
+        let start = envelope.start.clone().map(Start::from);
+        if let Some(objection) = start.and_then(|start| self.objection(&start)) {
+            return Err(Refusal::catalog("55000", objection));
+        }
+        match envelope.heard_of_target().and_then(|heard| heard.objection(&self.0.start)) {
+            Some(objection) => {
+                self.expel(objection);
+                Err(Refusal::Unavailable("another process has taken this member's place".to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Why the process of that start must not act, as far as this member knows.
+    #[must_use]
+    pub fn objection(&self, start: &Start) -> Option<String> {
+        self.read(|state| state.catalog.objection(start))
+    }
+
+    /// This process must not act for its member any more.
+    pub fn expel(&self, reason: String) {
+        self.0.expelled.note(reason);
+    }
+
+    /// An answer of another member that may say so.
+    pub fn note_answer(&self, status: &tonic::Status) {
+        self.0.expelled.note_answer(status);
+    }
+
+    /// Waits until this member cannot go on: its files failed, or it must not act any more.
     pub async fn failed(&self) -> MetaError {
+        tokio::select! {
+            error = self.stopped() => error,
+            reason = self.expelled() => MetaError::Expelled(reason),
+        }
+    }
+
+    /// Waits until this process must not act for its member any more. Its own catalog may say so, too.
+    async fn expelled(&self) -> String {
+        let (mut expelled, mut progress) = (self.0.expelled.subscribe(), self.progress());
+        loop {
+            progress.borrow_and_update();
+            let told = expelled.borrow_and_update().clone();
+            if let Some(reason) = told.or_else(|| self.objection(&self.0.start)) {
+                return reason;
+            }
+            let changed = tokio::select! {
+                changed = expelled.changed() => changed,
+                changed = progress.changed() => changed,
+            };
+            if changed.is_err() {
+                // It stops for another reason.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn stopped(&self) -> MetaError {
         let mut metrics = self.0.raft.metrics();
         loop {
             let state = metrics.borrow_and_update().running_state.clone();
@@ -408,8 +493,15 @@ impl Group {
         }
     }
 
+    /// Whether this member's disk is full: it takes what the group itself needs, and nothing else.
+    #[must_use]
+    pub fn is_short_of_space(&self) -> bool {
+        self.0.store.is_short_of_space()
+    }
+
     /// Stops, and closes the files.
     pub async fn shutdown(&self) {
+        self.0.store.stop_waiting();
         // It fails only when it has stopped already.
         let _ = self.0.raft.shutdown().await;
         self.0.store.close().await;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use meridian_proto::catalog::{NodeRole, NodeState};
 use meridian_proto::command::{Command, JoinNode, Reply};
+use meridian_proto::start::{HeardStart, Start};
 use meridian_proto::wire::meta_server::Meta;
 use meridian_proto::{
-    CatalogVersion, ClusterId, Incarnation, NodeId, ProducerId, Refusal, Sequence, WIRE_VERSION, wire,
+    CatalogVersion, ClusterId, Incarnation, NodeId, ProducerId, Refusal, Sequence, StartMark, WIRE_VERSION, wire,
 };
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -155,9 +156,9 @@ impl Meta for MetaService {
         Ok(Response::new(wire::LeaveResponse { not_leader: not_leader.map(|leader| wire::NotLeader { leader }) }))
     }
 
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Answered<wire::StatusResponse> {
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Answered<wire::StatusResponse> {
         let status = match self.running() {
-            Some(running) => running.status(),
+            Some(running) => running.status(request.into_inner()),
             None => wire::StatusResponse { state: "waiting".to_owned(), ..Default::default() },
         };
         Ok(Response::new(status))
@@ -184,6 +185,7 @@ fn decode_proposal(request: wire::ProposeRequest) -> Result<Proposal, Refusal> {
 impl Running {
     async fn propose(&self, proposal: &Proposal) -> Result<wire::ProposeResponse, Refusal> {
         use wire::propose_response::Outcome;
+        self.check_space(&proposal.command)?;
         let proposed = tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose(proposal)).await;
         match proposed {
             Ok(Ok((answer, _))) => {
@@ -200,8 +202,18 @@ impl Running {
         }
     }
 
+    /// On a full disk the log takes what keeps the cluster going, and what frees space.
+    fn check_space(&self, command: &Command) -> Result<(), Refusal> {
+        if !(takes_space(command) && self.group.reign().is_some() && self.group.is_short_of_space()) {
+            return Ok(());
+        }
+        let address = self.group.own_address();
+        Err(Refusal::DiskFull(format!("the disk of the meta leader at {address} is full")))
+    }
+
     /// Proposes a command of this service; the address of the leader when that is another member.
     async fn command(&self, command: Command) -> Result<Result<Reply, String>, Refusal> {
+        self.check_space(&command)?;
         let proposal = Proposal { producer: ProducerId(0), sequence: Sequence(0), command };
         match tokio::time::timeout(PROPOSE_TIMEOUT, self.group.propose(&proposal)).await {
             Ok(Ok((answer, _))) => answer.outcome.map(Ok),
@@ -324,6 +336,11 @@ impl Running {
         orders: mpsc::Sender<Result<wire::NodeOrder, Status>>,
     ) {
         while let Some(Ok(report)) = reports.next().await {
+            if let Err(refusal) = self.judge(&report) {
+                // As below.
+                let _ = orders.send(Err(refusal.into())).await;
+                return;
+            }
             if self.group.reign().is_none() {
                 let leader = self.group.leader_address();
                 let refusal = Refusal::Unavailable(format!("the meta leader is at \"{leader}\""));
@@ -340,7 +357,61 @@ impl Running {
         }
     }
 
-    fn status(&self) -> wire::StatusResponse {
+    /// Whether the sender of a report is who it says. By what it knows of this member, that may be the one that is not.
+    fn judge(&self, report: &wire::NodeReport) -> Result<(), Refusal> {
+        let cluster = self.group.cluster().to_string();
+        if report.cluster_id.is_empty() {
+            return Ok(());
+        }
+        if report.cluster_id != cluster {
+            let message = format!("the node is of cluster {}, this is cluster {cluster}", report.cluster_id);
+            return Err(Refusal::catalog("55000", message));
+        }
+        let start = Start {
+            mark: StartMark(report.mark),
+            ..Start::unmarked(NodeId(report.node), Incarnation(report.incarnation))
+        };
+        if let Some(objection) = self.group.objection(&start) {
+            return Err(Refusal::catalog("55000", objection));
+        }
+        let own = report.access_nodes.iter().find(|known| known.node == self.group.node().0);
+        let heard = own.map(|own| HeardStart { incarnation: Incarnation(own.incarnation), mark: StartMark::NONE });
+        if let Some(objection) = heard.and_then(|heard| heard.objection(self.group.own_start())) {
+            self.group.expel(objection);
+            return Err(Refusal::Unavailable("another process has taken this member's place".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What is known here against the start that an access node tells of itself.
+    fn object_to(&self, request: wire::StatusRequest) -> Option<String> {
+        let (cluster_id, stage) = (request.cluster_id.clone(), request.stage());
+        let start = Start::from(request.start?);
+        if cluster_id != self.group.cluster().to_string() {
+            return None;
+        }
+        self.group.objection(&start).or_else(|| self.meet(&start, stage))
+    }
+
+    /// Two processes of one node meet: the one that has come further goes on, the other one ends.
+    fn meet(&self, other: &Start, stage: wire::StartStage) -> Option<String> {
+        let own = self.group.own_start();
+        if other.node != own.node || other.mark == own.mark {
+            return None;
+        }
+        let own_stage = if self.is_announced { wire::StartStage::Announced } else { wire::StartStage::Running };
+        let tell = |start: &Start, at: &str| {
+            format!("node {} runs as start {} on another copy of this data folder{at}", start.node, start.incarnation)
+        };
+        if (stage, other.incarnation, other.mark) > (own_stage, own.incarnation, own.mark) {
+            self.group.expel(tell(other, ""));
+            return None;
+        }
+        let at = self.group.own_address();
+        Some(tell(own, &format!(", at {at}")))
+    }
+
+    fn status(&self, request: wire::StatusRequest) -> wire::StatusResponse {
         let membership = self.group.membership();
         let members = membership.voters.iter().chain(&membership.learners).map(|node| wire::MemberStatus {
             node: *node,
@@ -360,6 +431,8 @@ impl Running {
             members: members.collect(),
             nodes: self.node_status(),
             state: if self.is_announced { "member" } else { "joining" }.to_owned(),
+            objection: self.object_to(request).unwrap_or_default(),
+            mark: self.group.own_start().mark.0,
         }
     }
 
@@ -382,6 +455,26 @@ impl Running {
             };
             catalog.nodes().map(status).collect()
         })
+    }
+}
+
+/// Whether a command makes something new.
+fn takes_space(command: &Command) -> bool {
+    match command {
+        Command::CreateTable(_)
+        | Command::CreateHypertable(_)
+        | Command::SetCompression(_)
+        | Command::AllocateChunks { .. }
+        | Command::JoinNode(_)
+        | Command::SetSetting { .. } => true,
+        Command::Batch(commands) => commands.iter().any(takes_space),
+        Command::DropTable { .. }
+        | Command::StartNode { .. }
+        | Command::SetNodeState { .. }
+        | Command::RemoveNode { .. }
+        | Command::ReopenChunk { .. }
+        | Command::AllocateProducer
+        | Command::ExtendOracle { .. } => false,
     }
 }
 

@@ -12,6 +12,7 @@ use meridian_meta::{Bootstrap, Member, MemberOptions, MetaError};
 use meridian_proto::catalog::{NodeRole, NodeState};
 use meridian_proto::command::{Command, CreateTable, JoinNode, Reply};
 use meridian_proto::schema::Column;
+use meridian_proto::start::Start;
 use meridian_proto::{CatalogVersion, ColumnId, Incarnation, NodeId, Refusal, SqlType, Ts, WIRE_VERSION, wire};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -427,6 +428,11 @@ async fn a_fourth_member_learns_and_votes_when_a_voter_has_left() {
     let leader = lab.wait_leader().await;
     let leaving = lab.nodes[leader].status().await.node;
     client.leave(leaving, deadline()).await.unwrap();
+    let error = tokio::time::timeout(PATIENCE, lab.nodes[leader].member().failed()).await.expect("in time");
+    assert_eq!(
+        error.to_string(),
+        format!("this access node cannot go on: node {leaving} was removed from the cluster")
+    );
     lab.nodes[leader].stop().await;
     lab.wait_members(3, 0).await;
     client.propose(create_table("mem"), deadline()).await.unwrap();
@@ -439,9 +445,8 @@ async fn a_fourth_member_learns_and_votes_when_a_voter_has_left() {
     assert_eq!(client.leave(99, deadline()).await.unwrap_err().sqlstate(), "42704");
 
     // Who has left does not come back.
-    lab.nodes[leader].start().await;
-    let error = tokio::time::timeout(PATIENCE, lab.nodes[leader].member().ready()).await.expect("in time");
-    assert!(error.unwrap_err().to_string().contains("does not exist"));
+    let error = Member::start(lab.nodes[leader].options()).await.err().expect("a removed node");
+    assert!(error.to_string().contains("was removed from the cluster"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -533,8 +538,7 @@ async fn a_silent_data_node_is_dead_and_alive_again_with_its_heartbeats() {
     };
     let id = NodeId(client.join(request.clone(), deadline()).await.unwrap().node);
     let start = Command::StartNode {
-        node: id,
-        incarnation: Incarnation(1),
+        start: Start::unmarked(id, Incarnation(1)),
         address: "127.0.0.1:1".into(),
         sql_address: None,
         shards: 2,
@@ -548,7 +552,7 @@ async fn a_silent_data_node_is_dead_and_alive_again_with_its_heartbeats() {
     let (sender, receiver) = mpsc::channel(1);
     let mut raw = lab.raw(0);
     let report =
-        wire::NodeReport { node: id.0, incarnation: 1, catalog_version: 0, disk_free_bytes: 7, disk_used_bytes: 3 };
+        wire::NodeReport { node: id.0, incarnation: 1, disk_free_bytes: 7, disk_used_bytes: 3, ..Default::default() };
     sender.send(report).await.unwrap();
     let mut orders = raw.report(ReceiverStream::new(receiver)).await.unwrap().into_inner();
     let order = orders.message().await.unwrap().unwrap();

@@ -68,12 +68,17 @@ impl std::fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
+const DISK_FULL_HINT: &str =
+    "Free some space on that node's disk, or drop tables there; writes are taken again by themselves.";
+
 impl From<Refusal> for SqlError {
     fn from(refusal: Refusal) -> Self {
         let mut error = Self::new(refusal.sqlstate(), refusal.to_string());
-        if let Refusal::Catalog { hint, .. } = refusal {
-            error.hint = hint;
-        }
+        error.hint = match refusal {
+            Refusal::Catalog { hint, .. } => hint,
+            Refusal::DiskFull(_) => Some(DISK_FULL_HINT.to_owned()),
+            _ => None,
+        };
         error
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::catalog::{Cell, NodeRole, NodeState};
 use crate::compression::CompressionChange;
-use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
+use crate::ids::{ChunkId, Epoch, GroupId, NodeId, ProducerId, TableId, Ts};
 use crate::schema::Column;
+use crate::start::Start;
 
 /// A change of the catalog. Applying one is synchronous and total; a refused one is an ordinary answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,7 @@ pub enum Command {
     JoinNode(JoinNode),
     /// A process of a node has started (R3): raises the epoch of every chunk that it led, in this one entry.
     StartNode {
-        node: NodeId,
-        incarnation: Incarnation,
+        start: Start,
         address: String,
         sql_address: Option<String>,
         shards: u16,

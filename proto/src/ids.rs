@@ -85,6 +85,10 @@ identity!(
     Incarnation(u64)
 );
 identity!(
+    /// Random number of one start of a process: tells it from one that was started on a copy of its folder.
+    StartMark(u64)
+);
+identity!(
     /// One life of a gateway, as far as deduplication goes. Given by the catalog at each start of a gateway.
     ProducerId(u64)
 );
@@ -96,6 +100,16 @@ identity!(
     /// A statement within its transaction, from 0. A statement sees what lower ones of its transaction staged.
     CommandId(u32)
 );
+
+impl StartMark {
+    /// Not said: by data nodes, and in folders of before there were marks.
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub fn is_said(self) -> bool {
+        self != Self::NONE
+    }
+}
 
 /// First OID that the catalog hands out; those below belong to PostgreSQL's own objects.
 pub const FIRST_OID: u32 = 16_384;

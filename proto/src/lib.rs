@@ -2,7 +2,7 @@
 //! record frame of all logs, and the messages between nodes.
 //!
 //! The story: `ids`, `time`, `calendar` and `types` are words; `schema`, `compression` and `catalog` are nouns made of
-//! them; `command` changes nouns; `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a
+//! them; `start` tells a node's processes apart; `command` changes nouns; `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a
 //! node says no; `convert` is the border to `wire`.
 
 pub mod calendar;
@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod rows;
 pub mod schema;
 pub mod slot;
+pub mod start;
 pub mod time;
 pub mod types;
 

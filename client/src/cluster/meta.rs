@@ -107,7 +107,10 @@ impl MetaClient {
             })
             .await
             .map_err(|error| match error.refusal {
-                Refusal::Unavailable(reason) if error.sent => Refusal::OutcomeUnknown(reason),
+                // Also when the leader of now has no space for it: the one before may have taken it.
+                Refusal::Unavailable(reason) | Refusal::DiskFull(reason) if error.sent => {
+                    Refusal::OutcomeUnknown(reason)
+                }
                 refusal => refusal,
             })?;
         match outcome {
@@ -213,7 +216,8 @@ impl MetaClient {
         let mut backoff = BACKOFF_MIN;
         loop {
             for address in self.addresses() {
-                let Ok(response) = timed(CALL_TIMEOUT, self.client(&address).status(wire::StatusRequest {})).await
+                let Ok(response) =
+                    timed(CALL_TIMEOUT, self.client(&address).status(wire::StatusRequest::default())).await
                 else {
                     continue;
                 };

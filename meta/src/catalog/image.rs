@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use meridian_proto::catalog::Noun;
 use meridian_proto::command::Reply;
-use meridian_proto::{CatalogVersion, ProducerId, Refusal, Sequence, Ts, wire};
+use meridian_proto::{CatalogVersion, NodeId, ProducerId, Refusal, Sequence, StartMark, Ts, wire};
 use prost::Message;
 
 use super::proposals::Answered;
@@ -27,6 +27,17 @@ struct CatalogMessage {
     oracle_upto: u64,
     #[prost(message, repeated, tag = "5")]
     producers: Vec<ProducerMessage>,
+    #[prost(message, repeated, tag = "6")]
+    marks: Vec<MarkMessage>,
+}
+
+/// Mark of the last start of a node.
+#[derive(Clone, PartialEq, Message)]
+struct MarkMessage {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(fixed64, tag = "2")]
+    mark: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,6 +98,7 @@ impl Catalog {
             nouns: self.whole().changed.into_iter().map(Into::into).collect(),
             oracle_upto: self.oracle_upto.0,
             producers: self.proposals.producers.iter().map(|(id, answered)| encode_producer(*id, answered)).collect(),
+            marks: self.marks.iter().map(|(node, mark)| MarkMessage { node: node.0, mark: mark.0 }).collect(),
         };
         message.encode_to_vec()
     }
@@ -109,6 +121,7 @@ impl Catalog {
                 producer: counters.producer,
             },
             oracle_upto: Ts(message.oracle_upto),
+            marks: message.marks.into_iter().map(|m| (NodeId(m.node), StartMark(m.mark))).collect(),
             ..Self::default()
         };
         for noun in message.nouns {

@@ -2,13 +2,13 @@
 
 use meridian_proto::catalog::{Node, NodeRole, NodeState, NounKey};
 use meridian_proto::command::{JoinNode, Reply};
+use meridian_proto::start::{HeardStart, Start};
 use meridian_proto::{Incarnation, NodeId, Refusal};
 
 use super::{Catalog, Outcome};
 
-/// What a process of a node tells when it starts.
-pub(super) struct Start {
-    pub incarnation: Incarnation,
+/// What a process of a node tells with its start.
+pub(super) struct Announcement {
     pub address: String,
     pub sql_address: Option<String>,
     pub shards: u16,
@@ -70,23 +70,20 @@ impl Catalog {
         (1_u64..).map(|n| format!("{prefix}{n}")).find(|name| !taken(name)).unwrap_or_default()
     }
 
-    pub(super) fn start_node(&mut self, id: NodeId, start: Start) -> Outcome {
+    pub(super) fn start_node(&mut self, start: &Start, announced: Announcement) -> Outcome {
+        let id = start.node;
         let node = self.known_node(id)?;
+        if let Some(objection) = self.objection(start) {
+            return Err(Refusal::catalog("55000", objection));
+        }
         let started = Node {
             incarnation: start.incarnation,
-            address: start.address,
-            sql_address: start.sql_address,
-            shards: start.shards,
+            address: announced.address,
+            sql_address: announced.sql_address,
+            shards: announced.shards,
             state: if node.state == NodeState::Draining { NodeState::Draining } else { NodeState::Live },
             ..node.clone()
         };
-        if start.incarnation < node.incarnation {
-            let message = format!(
-                "node {id} was started {} times, this is start {}: its folder is an old copy",
-                node.incarnation, start.incarnation
-            );
-            return Err(Refusal::catalog("55000", message));
-        }
         if start.incarnation == node.incarnation {
             let same = started.address == node.address && started.shards == node.shards;
             let message = format!("start {} of node {id} is known from another process", start.incarnation);
@@ -94,12 +91,34 @@ impl Catalog {
         }
         let is_first = node.incarnation == Incarnation(0) && node.role == NodeRole::Data;
         self.put_node(started);
+        if start.mark.is_said() {
+            self.marks.insert(id, start.mark);
+        }
         // R3: nobody acts in an epoch that was given to an earlier incarnation.
         self.raise_epochs_of(id);
         if is_first {
             self.replace_groups();
         }
         Ok(Reply::Done)
+    }
+
+    /// Why a process of that start must not act; it holds for good, also when this catalog is behind.
+    #[must_use]
+    pub fn objection(&self, start: &Start) -> Option<String> {
+        let id = start.node;
+        match self.nodes.get(&id) {
+            // Ids are never given again.
+            None => self.gave_node_id(id).then(|| format!("node {id} was removed from the cluster")),
+            Some(_) => self.heard_start(id)?.objection(start),
+        }
+    }
+
+    /// The last start of a node that was announced here.
+    #[must_use]
+    pub fn heard_start(&self, id: NodeId) -> Option<HeardStart> {
+        let incarnation = self.nodes.get(&id)?.incarnation;
+        let mark = self.marks.get(&id).copied().unwrap_or_default();
+        (incarnation > Incarnation(0)).then_some(HeardStart { incarnation, mark })
     }
 
     pub(super) fn set_node_state(&mut self, id: NodeId, state: NodeState) -> Outcome {
@@ -124,6 +143,7 @@ impl Catalog {
             return Err(Refusal::catalog("55006", message));
         }
         self.nodes.remove(&id);
+        self.marks.remove(&id);
         self.changed.insert(NounKey::Node(id));
         self.replace_groups();
         Ok(Reply::Done)

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use meridian_proto::command::{Command, Reply};
-use meridian_proto::{CatalogVersion, ProducerId, Refusal, Sequence, Ts};
+use meridian_proto::{CatalogVersion, ProducerId, Refusal, Sequence, Ts, wire};
+use prost::Message;
 
 use super::{Catalog, Outcome};
 
@@ -21,6 +22,19 @@ pub struct Proposal {
     pub producer: ProducerId,
     pub sequence: Sequence,
     pub command: Command,
+}
+
+impl Proposal {
+    /// From the bytes of a log entry: an encoded `ProposeRequest`. `None` for a command that this version does not know.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let request = wire::ProposeRequest::decode(bytes).ok()?;
+        Some(Self {
+            producer: ProducerId(request.producer),
+            sequence: Sequence(request.sequence),
+            command: Command::try_from(request.command?).ok()?,
+        })
+    }
 }
 
 /// What a proposal came to, and the catalog version after it.

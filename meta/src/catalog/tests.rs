@@ -4,7 +4,10 @@ use meridian_proto::catalog::{NodeState, PlacementGroup, TableKind};
 use meridian_proto::command::{CreateHypertable, CreateTable, JoinNode, SetCompression};
 use meridian_proto::compression::{Compression, CompressionChange, OrderBy};
 use meridian_proto::schema::Column;
-use meridian_proto::{ColumnId, Epoch, Incarnation, ProducerId, SchemaVersion, Sequence, Slot, SqlType, TimeUs};
+use meridian_proto::start::{PastStart, Start};
+use meridian_proto::{
+    ColumnId, Epoch, Incarnation, ProducerId, SchemaVersion, Sequence, Slot, SqlType, StartMark, TimeUs,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -74,13 +77,8 @@ fn join(role: NodeRole, address: &str) -> Command {
 }
 
 fn start(node: NodeId, incarnation: u64, address: &str) -> Command {
-    Command::StartNode {
-        node,
-        incarnation: Incarnation(incarnation),
-        address: address.into(),
-        sql_address: None,
-        shards: 2,
-    }
+    let start = Start::unmarked(node, Incarnation(incarnation));
+    Command::StartNode { start, address: address.into(), sql_address: None, shards: 2 }
 }
 
 fn column(name: &str, sql_type: SqlType) -> Column {
@@ -441,10 +439,43 @@ fn a_start_raises_the_epochs_of_what_the_node_led() {
     assert_eq!(lab.catalog.take_changed(), [NounKey::Chunk(ChunkId(1)), NounKey::Node(NodeId(1))]);
     assert_eq!(lab.ok(start(NodeId(1), 2, "d:1")), Reply::Done, "the answer was lost");
     assert_eq!(lab.catalog.take_changed(), []);
-    let copy = "node 1 was started 2 times, this is start 1: its folder is an old copy";
+    let copy = "node 1 was started elsewhere, for start 2; this is start 1";
     lab.refused(start(NodeId(1), 1, "d:1"), "55000", copy);
     lab.refused(start(NodeId(1), 2, "x:1"), "55000", "start 2 of node 1 is known from another process");
     lab.refused(start(NodeId(9), 1, "x:1"), "42704", "node 9 does not exist");
+}
+
+#[test]
+fn a_start_on_a_copy_of_the_folder_is_refused_also_after_an_image() {
+    let mut lab = Lab::new(1);
+    let marked = |incarnation, mark, before: &[(u64, u64)]| {
+        let past = |(incarnation, mark): &(u64, u64)| PastStart {
+            incarnation: Incarnation(*incarnation),
+            mark: StartMark(*mark),
+        };
+        let before = before.iter().map(past).collect();
+        let start = Start { node: NodeId(1), incarnation: Incarnation(incarnation), mark: StartMark(mark), before };
+        Command::StartNode { start, address: "d:1".into(), sql_address: None, shards: 2 }
+    };
+    lab.ok(marked(2, 20, &[]));
+    lab.ok(marked(2, 20, &[]));
+    let copy = |start| format!("start {start} of node 1 was another process: this data folder is a copy of its");
+    lab.refused(marked(2, 21, &[]), "55000", &copy(2));
+    lab.ok(marked(4, 40, &[(2, 20), (3, 30)]));
+    lab.catalog = Catalog::decode(&lab.catalog.encode()).unwrap();
+    // The copy was made before start 3, and started more often.
+    lab.refused(marked(6, 61, &[(2, 20), (3, 31), (4, 41), (5, 51)]), "55000", &copy(4));
+    lab.ok(marked(5, 50, &[(4, 40)]));
+}
+
+#[test]
+fn a_removed_node_is_objected_to_for_ever_and_one_that_is_not_known_yet_is_not() {
+    let mut lab = Lab::new(2);
+    lab.ok(Command::RemoveNode { node: NodeId(2) });
+    let objection = |node| lab.catalog.objection(&Start::unmarked(NodeId(node), Incarnation(9)));
+    assert_eq!(objection(1), None);
+    assert_eq!(objection(2).as_deref(), Some("node 2 was removed from the cluster"));
+    assert_eq!(objection(3), None, "this catalog may be behind");
 }
 
 #[test]

@@ -17,6 +17,8 @@ impl Catalog {
         self.chunks.values().try_for_each(|chunk| self.validate_chunk(chunk))?;
         self.validate_indexes()?;
         self.validate_counters()?;
+        let stray = self.marks.keys().find(|node| !self.nodes.contains_key(node));
+        check(stray.is_none(), || format!("there is a mark of node {stray:?}, which is not there"))?;
         for group in self.groups.values() {
             let used = self.tables.values().any(|table| table.group == group.id);
             check(used && !group.slots.is_empty(), || format!("group {} has no table or no slot", group.id))?;

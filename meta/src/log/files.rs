@@ -12,16 +12,25 @@ use super::LogError;
 /// Replaces the file's content by one record, durably.
 ///
 /// # Errors
-/// When a write or sync fails; the old content is then still there, or the new one is.
+/// When a write or sync fails; the old content is then still there, or the new one is. On a full disk it is the old one.
 pub fn write_whole(path: &Path, kind: u8, payload: &[u8]) -> Result<(), LogError> {
     let beside = path.with_extension("new");
-    let mut file = File::create(&beside).map_err(LogError::io("create", &beside))?;
-    file.write_all(&frame::header(kind, &[payload])).map_err(LogError::io("write", &beside))?;
-    file.write_all(payload).map_err(LogError::io("write", &beside))?;
-    file.sync_all().map_err(LogError::io("sync", &beside))?;
-    drop(file);
+    let written = write_beside(&beside, kind, payload);
+    if written.as_ref().is_err_and(LogError::is_disk_full) {
+        // Gives its part of the space back; what cannot be removed is overwritten by the next attempt.
+        let _ = fs::remove_file(&beside);
+    }
+    written?;
     fs::rename(&beside, path).map_err(LogError::io("replace", path))?;
     sync_parent(path)
+}
+
+fn write_beside(beside: &Path, kind: u8, payload: &[u8]) -> Result<(), LogError> {
+    let mut file = File::create(beside).map_err(LogError::writing("create", beside))?;
+    file.write_all(&frame::header(kind, &[payload])).map_err(LogError::writing("write", beside))?;
+    file.write_all(payload).map_err(LogError::writing("write", beside))?;
+    // Of a file that is not in its place yet: unlike the log's, its content is written again as a whole.
+    file.sync_all().map_err(LogError::writing("sync", beside))
 }
 
 /// The record's type and payload; `None` when there is no such file.

@@ -105,7 +105,7 @@ impl LogFiles {
         self.files.is_empty()
     }
 
-    /// Appends entries that follow the last one. Returns once they are durable.
+    /// Appends entries that follow the last one. Returns once they are durable. On a full disk none of them is there.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), LogError> {
         let Some(first) = entries.first() else { return Ok(()) };
         let full = self.files.last().is_none_or(|file| file.length >= self.file_bytes_max);
@@ -113,16 +113,26 @@ impl LogFiles {
             self.begin_file(first.id.index)?;
         }
         let (Some(file), Some(open)) = (self.files.last_mut(), self.open.as_mut()) else { return Ok(()) };
-        let mut bytes = Vec::new();
+        let (mut bytes, mut positions, mut last) = (Vec::new(), Vec::new(), self.last);
         for entry in entries {
-            assert!(follows(self.last, entry.id.index), "entries follow one another");
-            file.positions.push((file.length + bytes.len() as u64, entry.id));
+            assert!(follows(last, entry.id.index), "entries follow one another");
+            positions.push((file.length + bytes.len() as u64, entry.id));
             frame::encode(ENTRY_KIND, &encode_entry(entry), &mut bytes);
-            self.last = Some(entry.id);
+            last = Some(entry.id);
         }
+        if let Err(error) = open.write_all(&bytes).map_err(LogError::writing("append to", &file.path)) {
+            if error.is_disk_full() {
+                // The part that was written goes again.
+                open.set_len(file.length).map_err(LogError::io("cut", &file.path))?;
+                open.seek(SeekFrom::Start(file.length)).map_err(LogError::io("cut", &file.path))?;
+            }
+            return Err(error);
+        }
+        open.sync_data().map_err(LogError::io("sync", &file.path))?;
         file.length += bytes.len() as u64;
-        open.write_all(&bytes).map_err(LogError::io("append to", &file.path))?;
-        open.sync_data().map_err(LogError::io("sync", &file.path))
+        file.positions.extend(positions);
+        self.last = last;
+        Ok(())
     }
 
     /// Removes the entry of `index` and all after it, durably.
@@ -184,8 +194,11 @@ impl LogFiles {
         let head = HeadMessage { version: LOG_VERSION, first, previous: self.last.map(Into::into) };
         let mut bytes = Vec::new();
         frame::encode(HEAD_KIND, &head.encode_to_vec(), &mut bytes);
-        let mut open = File::create(&path).map_err(LogError::io("create", &path))?;
-        open.write_all(&bytes).map_err(LogError::io("write", &path))?;
+        let mut open = File::create(&path).map_err(LogError::writing("create", &path))?;
+        if let Err(error) = open.write_all(&bytes).map_err(LogError::writing("write", &path)) {
+            fs::remove_file(&path).map_err(LogError::io("remove", &path))?;
+            return Err(error);
+        }
         open.sync_all().map_err(LogError::io("sync", &path))?;
         sync_folder(&self.folder)?;
         let length = bytes.len() as u64;

@@ -1,19 +1,31 @@
 //! The log as Raft uses it: entries are read from memory, and written by one thread, in order. Appends that wait
 //! together share one sync. After a failed write or sync nothing more is written: what the disk holds is unknown, and a
 //! retry could report as durable what is not.
+//!
+//! A full disk is another matter: then nothing was written, and space comes back. The writer lives on its reserve, says
+//! that it is short of space, so that the leader takes no more than the group itself needs, and waits when the reserve is
+//! used up. A member that waits neither votes nor leads; it goes on by itself.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::error;
+use tracing::{debug, error, info, warn};
 
+use super::reserve::Reserve;
 use super::{CatalogImage, Entry, EntryId, ImageFile, LogError, LogFiles, Vote, VoteFile};
+
+/// Between two attempts to make the reserve whole.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(1);
+/// Between two attempts to write on a full disk, when the reserve is used up.
+const WAIT_FOR_SPACE: Duration = Duration::from_millis(200);
 
 /// Called once the write is durable, or with the reason why it is not.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -25,6 +37,15 @@ pub struct LogStore(Arc<Inner>);
 struct Inner {
     memory: Mutex<Memory>,
     operations: Mutex<Sender<Operation>>,
+    space: Arc<Space>,
+}
+
+/// What the writer says of its disk, and is told.
+#[derive(Default)]
+struct Space {
+    is_short: AtomicBool,
+    /// Nobody waits for space any more.
+    is_closing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -73,12 +94,21 @@ impl LogStore {
         let torn_bytes = recovered.torn_bytes;
         let memory = Memory { entries: recovered.entries, purged: recovered.previous, vote };
         let (sender, receiver) = channel();
-        let writer = Writer { files, vote_file, failed: None };
+        let space = Arc::<Space>::default();
+        let writer = Writer {
+            files,
+            vote_file,
+            reserve: Reserve::open(folder),
+            space: Arc::clone(&space),
+            looked: Instant::now(),
+            is_used: false,
+            failed: None,
+        };
         thread::Builder::new()
             .name("meta-log".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(LogError::io("start the writer of", folder))?;
-        let store = Self(Arc::new(Inner { memory: Mutex::new(memory), operations: Mutex::new(sender) }));
+        let store = Self(Arc::new(Inner { memory: Mutex::new(memory), operations: Mutex::new(sender), space }));
         Ok(Opened { store, image, image_file, torn_bytes })
     }
 
@@ -139,8 +169,20 @@ impl LogStore {
         Ok(())
     }
 
+    /// Whether the disk is full: only what the group itself needs should be appended.
+    #[must_use]
+    pub fn is_short_of_space(&self) -> bool {
+        self.0.space.is_short.load(Ordering::Acquire)
+    }
+
+    /// From now on a full disk is a failure. Before the group is stopped: it would wait for its writes.
+    pub fn stop_waiting(&self) {
+        self.0.space.is_closing.store(true, Ordering::Release);
+    }
+
     /// Ends the thread, once all before it is written.
     pub async fn close(&self) {
+        self.stop_waiting();
         // Only a thread that has ended already does not answer.
         let _ = self.wait(Operation::Close).await;
     }
@@ -209,12 +251,18 @@ fn copy(result: &io::Result<()>) -> io::Result<()> {
 struct Writer {
     files: LogFiles,
     vote_file: VoteFile,
+    reserve: Reserve,
+    space: Arc<Space>,
+    /// When it was last tried to make the reserve whole.
+    looked: Instant,
+    /// Something was written: a folder that is only looked at stays as it is.
+    is_used: bool,
     failed: Option<String>,
 }
 
 impl Writer {
     fn run(mut self, operations: &Receiver<Operation>) {
-        let mut next = operations.recv().ok();
+        let mut next = self.wait(operations);
         while let Some(operation) = next.take() {
             match operation {
                 Operation::Append(entries, done) => next = self.append_waiting(entries, done, operations),
@@ -237,7 +285,45 @@ impl Writer {
                     return;
                 }
             }
-            next = next.or_else(|| operations.recv().ok());
+            next = next.or_else(|| self.wait(operations));
+        }
+    }
+
+    /// The next operation; `None` when there will be none. Meanwhile the reserve is made whole.
+    fn wait(&mut self, operations: &Receiver<Operation>) -> Option<Operation> {
+        loop {
+            if !self.is_used || self.reserve.is_whole() {
+                return operations.recv().ok();
+            }
+            let left = LOOK_FOR_SPACE.saturating_sub(self.looked.elapsed());
+            if left.is_zero() {
+                self.look_for_space();
+                continue;
+            }
+            match operations.recv_timeout(left) {
+                Ok(operation) => return Some(operation),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn look_for_space(&mut self) {
+        self.looked = Instant::now();
+        match self.reserve.fill() {
+            Ok(()) => {
+                if self.space.is_short.swap(false, Ordering::AcqRel) {
+                    info!("there is space for the meta log again");
+                }
+            }
+            Err(error) if error.is_disk_full() => self.note_short(&error),
+            Err(error) => debug!(%error, "no space is put by for the meta log"),
+        }
+    }
+
+    fn note_short(&self, error: &LogError) {
+        if !self.space.is_short.swap(true, Ordering::AcqRel) {
+            warn!(%error, "the meta log takes only what the group itself needs until there is space again");
         }
     }
 
@@ -269,15 +355,40 @@ impl Writer {
         next
     }
 
-    fn attempt(&mut self, write: impl FnOnce(&mut Self) -> Result<(), LogError>) -> io::Result<()> {
+    fn attempt(&mut self, mut write: impl FnMut(&mut Self) -> Result<(), LogError>) -> io::Result<()> {
         if let Some(reason) = &self.failed {
             return Err(io::Error::other(format!("an earlier write failed: {reason}")));
         }
-        write(self).map_err(|error| {
-            error!(%error, "the meta log cannot be written any more");
-            self.failed = Some(error.to_string());
-            io::Error::other(error.to_string())
-        })
+        let mut is_waiting = false;
+        let error = loop {
+            match write(self) {
+                Ok(()) => {
+                    self.is_used = true;
+                    return Ok(());
+                }
+                Err(error) if error.is_disk_full() && !self.space.is_closing.load(Ordering::Acquire) => {
+                    self.make_room(&error, &mut is_waiting);
+                }
+                Err(error) => break error,
+            }
+        };
+        error!(%error, "the meta log cannot be written any more");
+        self.failed = Some(error.to_string());
+        Err(io::Error::other(error.to_string()))
+    }
+
+    /// A piece of the reserve, or time.
+    fn make_room(&mut self, error: &LogError, is_waiting: &mut bool) {
+        self.note_short(error);
+        match self.reserve.give() {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => debug!(%error, "the reserve cannot be used"),
+        }
+        if !std::mem::replace(is_waiting, true) {
+            warn!(%error, "this access node neither votes nor leads until there is space for its log");
+        }
+        thread::sleep(WAIT_FOR_SPACE);
     }
 }
 

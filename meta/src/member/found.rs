@@ -1,19 +1,18 @@
 //! How an empty folder becomes a member: it begins a cluster, or is let into one.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meridian_proto::catalog::NodeRole;
 use meridian_proto::command::JoinNode;
 use meridian_proto::wire::meta_client::MetaClient as WireClient;
-use meridian_proto::{ClusterId, Incarnation, NodeId, Refusal, WIRE_VERSION, wire};
+use meridian_proto::{ClusterId, NodeId, Refusal, WIRE_VERSION, wire};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use super::{Bootstrap, Shared, io_error};
+use super::{Bootstrap, Shared};
 use crate::error::MetaError;
-use crate::identity::{Identity, Stage};
+use crate::identity::{Identity, Stage, random_bytes};
 use crate::log::LogStore;
 use crate::raft::Group;
 use crate::service::InitRequest;
@@ -62,9 +61,9 @@ impl Shared {
     /// Begins a cluster with this member alone.
     async fn found(&self, replication_factor: u32) -> Result<(Identity, Group), MetaError> {
         let replication_factor = check_replication_factor(replication_factor).map_err(MetaError::Refused)?;
-        let cluster = random_cluster_id()?;
+        let cluster = ClusterId(u128::from_le_bytes(random_bytes()?));
         let stage = Stage::Founding { replication_factor };
-        let identity = Identity { cluster, node: FOUNDER, incarnation: Incarnation(0), stage };
+        let identity = Identity::new(cluster, FOUNDER, stage);
         self.identity_file.save(&identity)?;
         info!(%cluster, "begins a cluster");
         self.begin(identity, LogStore::open(&self.folder)?).await
@@ -146,13 +145,5 @@ fn identity_of(response: &wire::JoinResponse) -> Result<Identity, MetaError> {
     if response.node == 0 {
         return Err(MetaError::Refused(Refusal::Protocol("the cluster gave no node id".to_owned())));
     }
-    Ok(Identity { cluster, node: NodeId(response.node), incarnation: Incarnation(0), stage: Stage::Joining })
-}
-
-fn random_cluster_id() -> Result<ClusterId, MetaError> {
-    let path = std::path::Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|source| io_error("read", path, source))?;
-    Ok(ClusterId(u128::from_le_bytes(bytes)))
+    Ok(Identity::new(cluster, NodeId(response.node), Stage::Joining))
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use meridian_client::cluster::{Channels, MetaClient};
 use meridian_proto::command::{Command, Reply};
 use meridian_proto::wire::meta_client::MetaClient as WireClient;
-use meridian_proto::{NodeId, ProducerId, Refusal, Sequence, wire};
+use meridian_proto::{ClusterId, NodeId, ProducerId, Refusal, Sequence, wire};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::{MemberOptions, Shared};
 use crate::catalog::{Proposal, REPLICATION_FACTOR_DEFAULT};
@@ -30,27 +30,27 @@ const DISCOVER: Duration = Duration::from_millis(500);
 const LEADER_SILENCE: Duration = Duration::from_secs(1);
 
 impl Shared {
-    pub(super) fn start_tasks(&self, running: &Running, identity: Identity) {
+    pub(super) fn start_tasks(&self, running: &Running, identity: &Identity) {
         let group = running.group.clone();
         let observed = std::sync::Arc::clone(&running.observed);
         let (voters_max, dead_after) = (self.options.voters_max, self.options.dead_after);
         self.keep(tokio::spawn(leader::run(group, observed, voters_max, dead_after)));
         let reporter = Reporter {
             group: running.group.clone(),
-            identity,
+            cluster: identity.cluster,
             channels: self.options.channels.clone(),
             heartbeat: self.options.heartbeat,
         };
         self.keep(tokio::spawn(reporter.run(std::sync::Arc::clone(&running.observed))));
-        let discovery = Discovery { group: running.group.clone(), identity, options: self.options.clone() };
-        self.keep(tokio::spawn(discovery.run(self.phase.clone())));
+        let discovery =
+            Discovery { group: running.group.clone(), phase: self.phase.subscribe(), options: self.options.clone() };
+        self.keep(tokio::spawn(discovery.run()));
     }
 
     /// Tells the cluster that this process has started, until it has heard it (R3).
-    pub(super) async fn announce(&self, group: &Group, identity: Identity) -> Result<(), MetaError> {
+    pub(super) async fn announce(&self, group: &Group, identity: &Identity) -> Result<(), MetaError> {
         let start = Command::StartNode {
-            node: identity.node,
-            incarnation: identity.incarnation,
+            start: identity.start(),
             address: self.options.address.clone(),
             sql_address: self.options.sql_address.clone(),
             shards: 0,
@@ -86,7 +86,7 @@ impl Shared {
         })
     }
 
-    async fn announce_as_leader(&self, group: &Group, identity: Identity, start: &Command) -> Result<(), Refusal> {
+    async fn announce_as_leader(&self, group: &Group, identity: &Identity, start: &Command) -> Result<(), Refusal> {
         // A leader may be elected and not have applied what was before.
         let caught_up = async {
             let confirmed = group.confirm().await?;
@@ -132,7 +132,7 @@ fn unavailable(failure: Failure) -> Refusal {
 /// Sends heartbeats to whoever leads.
 struct Reporter {
     group: Group,
-    identity: Identity,
+    cluster: ClusterId,
     channels: Channels,
     heartbeat: Duration,
 }
@@ -141,9 +141,9 @@ impl Reporter {
     async fn run(self, observed: std::sync::Arc<leader::Observed>) {
         loop {
             if self.group.reign().is_some() {
-                observed.note(self.identity.node, self.own_sign());
+                observed.note(self.group.node(), self.own_sign());
             } else if let Some(leader) = self.group.leader()
-                && leader != self.identity.node
+                && leader != self.group.node()
                 && let Some(address) = self.group.address_of(leader)
             {
                 self.report_to(leader, WireClient::new(self.channels.channel(&address))).await;
@@ -156,7 +156,7 @@ impl Reporter {
         Sign {
             at: Instant::now(),
             was_heard: true,
-            incarnation: self.identity.incarnation,
+            incarnation: self.group.own_start().incarnation,
             catalog_version: self.group.read(|state| state.catalog.version()),
             disk_free_bytes: 0,
             disk_used_bytes: 0,
@@ -164,16 +164,18 @@ impl Reporter {
     }
 
     fn report(&self) -> wire::NodeReport {
+        let start = self.group.own_start();
         wire::NodeReport {
-            node: self.identity.node.0,
-            incarnation: self.identity.incarnation.0,
+            node: start.node.0,
+            incarnation: start.incarnation.0,
+            mark: start.mark.0,
+            cluster_id: self.cluster.to_string(),
             catalog_version: self.group.read(|state| state.catalog.version()).0,
-            disk_free_bytes: 0,
-            disk_used_bytes: 0,
+            ..wire::NodeReport::default()
         }
     }
 
-    /// Heartbeats to one leader, until it is none any more.
+    /// Heartbeats to one leader, until it is none any more. A node that is none any more gets no log, but hears it here.
     async fn report_to(&self, leader: NodeId, mut client: WireClient<tonic::transport::Channel>) {
         let (sender, receiver) = mpsc::channel(1);
         // The channel is empty and has room for one.
@@ -184,7 +186,8 @@ impl Reporter {
         while self.group.leader() == Some(leader) {
             match tokio::time::timeout(ANNOUNCE_TIMEOUT, orders.message()).await {
                 Ok(Ok(Some(_))) => {}
-                _ => return,
+                Ok(Err(status)) => return self.group.note_answer(&status),
+                Ok(Ok(None)) | Err(_) => return,
             }
             tokio::time::sleep(self.heartbeat).await;
             if sender.send(self.report()).await.is_err() {
@@ -194,42 +197,66 @@ impl Reporter {
     }
 }
 
-/// While no leader is heard, asks the peers' addresses who is there: all members may have moved at once, this one may
-/// have been removed, or it was sent to another cluster.
+/// While no leader is heard, asks who is there: all members may have moved at once, this one may have been removed or
+/// started elsewhere, or it was sent to another cluster.
 struct Discovery {
     group: Group,
-    identity: Identity,
+    phase: watch::Receiver<Phase>,
     options: MemberOptions,
 }
 
 impl Discovery {
-    async fn run(self, phase: watch::Sender<Phase>) {
+    async fn run(self) {
         loop {
             tokio::time::sleep(DISCOVER).await;
             if self.group.is_current(LEADER_SILENCE) {
                 continue;
             }
-            let mut addresses: Vec<String> =
-                self.options.peers.iter().filter(|peer| **peer != self.options.address).cloned().collect();
+            let mut addresses = self.addresses();
             let mut asked = 0;
             while let Some(peer) = addresses.get(asked).cloned() {
                 asked += 1;
                 let mut client = WireClient::new(self.options.channels.channel(&peer));
-                let answer = tokio::time::timeout(ANNOUNCE_TIMEOUT, client.status(wire::StatusRequest {})).await;
+                let answer = tokio::time::timeout(ANNOUNCE_TIMEOUT, client.status(self.question())).await;
                 let Ok(Ok(status)) = answer else { continue };
                 let status = status.into_inner();
                 if let Err(reason) = self.learn(&peer, &status) {
-                    error!(peer, reason, "this access node cannot go on");
-                    phase.send_replace(Phase::Failed(reason));
+                    self.group.expel(reason);
                     return;
                 }
                 // The leader may have come after this node's list of peers was written.
                 let leader = status.leader_address;
-                let is_new = leader != self.options.address && !addresses.contains(&leader);
-                if is_new && !leader.is_empty() {
+                if leader != self.options.address && !leader.is_empty() && !addresses.contains(&leader) {
                     addresses.push(leader);
                 }
             }
+        }
+    }
+
+    /// Of everybody who may know: the peers, and the access nodes of the catalog. This one's last address among them, if
+    /// it is another one: there may be a process on a copy of its folder.
+    fn addresses(&self) -> Vec<String> {
+        let mut addresses = self.options.peers.clone();
+        let known = self.group.read(|state| {
+            let nodes = state.catalog.access_nodes();
+            nodes.map(|node| (node.id, node.address.clone())).collect::<Vec<_>>()
+        });
+        for (node, address) in known {
+            addresses.push(self.group.address_of(node).unwrap_or_default());
+            addresses.push(address);
+        }
+        let mut seen = std::collections::HashSet::from([String::new(), self.options.address.clone()]);
+        addresses.retain(|address| seen.insert(address.clone()));
+        addresses
+    }
+
+    fn question(&self) -> wire::StatusRequest {
+        let is_announced = matches!(&*self.phase.borrow(), Phase::Running(running) if running.is_announced);
+        let stage = if is_announced { wire::StartStage::Announced } else { wire::StartStage::Running };
+        wire::StatusRequest {
+            cluster_id: self.group.cluster().to_string(),
+            start: Some(self.group.own_start().clone().into()),
+            stage: stage.into(),
         }
     }
 
@@ -241,12 +268,12 @@ impl Discovery {
         if status.cluster_id != own {
             return Err(format!("this folder is of cluster {own}, but {peer} is of cluster {}", status.cluster_id));
         }
-        self.group.learn_address(NodeId(status.node), peer);
-        // A leader of an older term may not know of this node yet.
-        let leads_now = status.leader == status.node && status.term >= self.group.term();
-        let is_known = status.nodes.iter().filter_map(|node| node.node.as_ref()).any(|n| n.id == self.identity.node.0);
-        if leads_now && !is_known && self.identity.stage == Stage::Settled {
-            return Err(format!("node {} does not exist in its cluster any more: it was removed", self.identity.node));
+        if !status.objection.is_empty() {
+            return Err(status.objection.clone());
+        }
+        // At another name of its own address it finds itself.
+        if status.node != self.group.node().0 {
+            self.group.learn_address(NodeId(status.node), peer);
         }
         Ok(())
     }

@@ -3,17 +3,17 @@
 #![expect(clippy::result_large_err, reason = "the error type is openraft's")]
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use meridian_proto::CatalogVersion;
 use meridian_proto::catalog::{NodeRole, Noun, NounKey};
-use meridian_proto::command::Command;
-use meridian_proto::{CatalogVersion, ProducerId, Sequence, wire};
 use openraft::storage::RaftStateMachine;
 use openraft::{
     AnyError, BasicNode, Entry as RaftEntry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
     SnapshotMeta, StorageError, StorageIOError, StoredMembership,
 };
-use prost::Message;
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::network::AddressBook;
 use super::storage::{from_raft_membership, to_raft_membership};
@@ -21,6 +21,9 @@ use super::{Applied, TypeConfig, to_entry_id, to_raft_id};
 use crate::catalog::{Answer, Catalog, History, Proposal};
 use crate::error::MetaError;
 use crate::log::{CatalogImage, EntryId, ImageFile, LogError, Members};
+
+/// Between two attempts to save an image on a full disk.
+const WAIT_FOR_SPACE: Duration = Duration::from_secs(1);
 
 type Result<T> = std::result::Result<T, StorageError<u64>>;
 
@@ -96,14 +99,25 @@ impl Machine {
         Arc::clone(&self.published)
     }
 
-    /// Saves an image and returns it as openraft wants it.
+    /// Saves an image and returns it as openraft wants it. Waits while the disk is full: the log is kept meanwhile.
     async fn save(&self, image: CatalogImage) -> Result<Snapshot<TypeConfig>> {
-        let file = self.image_file.clone();
-        let saved = tokio::task::spawn_blocking(move || file.save(&image).map(|()| image)).await;
         let failed = |error: AnyError| StorageError::from(StorageIOError::write_snapshot(None, error));
-        let image =
-            saved.map_err(|error| failed(AnyError::new(&error)))?.map_err(|error| failed(AnyError::new(&error)))?;
-        to_snapshot(&image).map_err(|what| failed(AnyError::error(what)))
+        let image = Arc::new(image);
+        let mut is_waiting = false;
+        loop {
+            let (file, content) = (self.image_file.clone(), Arc::clone(&image));
+            let saved = tokio::task::spawn_blocking(move || file.save(&content)).await;
+            match saved.map_err(|error| failed(AnyError::new(&error)))? {
+                Ok(()) => return to_snapshot(&image).map_err(|what| failed(AnyError::error(what))),
+                Err(error) if error.is_disk_full() => {
+                    if !std::mem::replace(&mut is_waiting, true) {
+                        warn!(%error, "the image of the catalog waits for space");
+                    }
+                    tokio::time::sleep(WAIT_FOR_SPACE).await;
+                }
+                Err(error) => return Err(failed(AnyError::new(&error))),
+            }
+        }
     }
 }
 
@@ -146,7 +160,7 @@ impl State {
                 None
             }
             EntryPayload::Normal(command) => {
-                let Some(proposal) = decode_proposal(&command.0) else {
+                let Some(proposal) = Proposal::decode(&command.0) else {
                     // The proposer checked it. A member that does not understand it is older than the leader, and
                     // would differ from the others from here on.
                     let what = AnyError::error("the entry holds a command that this version does not know");
@@ -170,15 +184,6 @@ impl State {
         }
         answer
     }
-}
-
-fn decode_proposal(bytes: &[u8]) -> Option<Proposal> {
-    let request = wire::ProposeRequest::decode(bytes).ok()?;
-    Some(Proposal {
-        producer: ProducerId(request.producer),
-        sequence: Sequence(request.sequence),
-        command: Command::try_from(request.command?).ok()?,
-    })
 }
 
 /// Access nodes say in the catalog where they are.

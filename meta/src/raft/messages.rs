@@ -1,6 +1,7 @@
 //! openraft's requests and answers between members, as prost messages in `RaftRequest.body`.
 
-use meridian_proto::Refusal;
+use meridian_proto::start::HeardStart;
+use meridian_proto::{Incarnation, Refusal, StartMark, wire};
 use openraft::Raft;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use prost::Message;
@@ -36,7 +37,8 @@ struct BallotMessage {
 }
 
 /// Who sends, and where it is reached: members may have moved since the catalog could be changed last. And for whom it
-/// is: at an address there may be another member by now, whose answers must not count as the target's.
+/// is: at an address there may be another member by now, whose answers must not count as the target's. Both are named
+/// with their start, so that a copy of a folder neither sends nor answers in its member's name.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct EnvelopeMessage {
     #[prost(uint64, tag = "1")]
@@ -45,6 +47,23 @@ pub(super) struct EnvelopeMessage {
     pub address: String,
     #[prost(uint64, tag = "3")]
     pub target: u64,
+    /// Of the sender; absent from members of before there were marks.
+    #[prost(message, optional, tag = "4")]
+    pub start: Option<wire::Start>,
+    /// The last start of the target that the sender's catalog knows.
+    #[prost(uint64, tag = "5")]
+    pub target_incarnation: u64,
+    #[prost(fixed64, tag = "6")]
+    pub target_mark: u64,
+}
+
+impl EnvelopeMessage {
+    /// The target's last start, as the sender knows it.
+    pub(super) fn heard_of_target(&self) -> Option<HeardStart> {
+        let incarnation = Incarnation(self.target_incarnation);
+        let heard = HeardStart { incarnation, mark: StartMark(self.target_mark) };
+        (incarnation > Incarnation(0)).then_some(heard)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -198,8 +217,7 @@ pub(super) struct Handled {
 }
 
 /// Hands a message to Raft.
-pub(super) async fn dispatch(raft: &Raft<TypeConfig>, own: u64, kind: u32, body: &[u8]) -> Result<Handled, Refusal> {
-    check_target(own, body)?;
+pub(super) async fn dispatch(raft: &Raft<TypeConfig>, kind: u32, body: &[u8]) -> Result<Handled, Refusal> {
     match kind {
         APPEND => handle_append(raft, body).await,
         VOTE => handle_vote(raft, body).await,
@@ -227,12 +245,12 @@ struct AnyMessage {
     envelope: Option<EnvelopeMessage>,
 }
 
-fn check_target(own: u64, body: &[u8]) -> Result<(), Refusal> {
-    let Ok(AnyMessage { envelope: Some(envelope) }) = AnyMessage::decode(body) else { return malformed() };
-    if envelope.target != own {
-        return Err(Refusal::Protocol(format!("this is node {own}, not {}", envelope.target)));
+/// Who sends a message of whatever kind, and to whom.
+pub(super) fn envelope_of(body: &[u8]) -> Result<EnvelopeMessage, Refusal> {
+    match AnyMessage::decode(body) {
+        Ok(AnyMessage { envelope: Some(envelope) }) => Ok(envelope),
+        _ => malformed(),
     }
-    Ok(())
 }
 
 async fn handle_append(raft: &Raft<TypeConfig>, body: &[u8]) -> Result<Handled, Refusal> {

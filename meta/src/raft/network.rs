@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use meridian_client::cluster::Channels;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
+use meridian_proto::start::Start;
 use meridian_proto::wire::meta_client::MetaClient as WireClient;
-use meridian_proto::{ClusterId, NodeId, WIRE_VERSION, wire};
+use meridian_proto::{ClusterId, NodeId, Refusal, WIRE_VERSION, wire};
 use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, Snapshot, Vote};
+use tokio::sync::watch;
 
 use super::TypeConfig;
+use super::machine::Published;
 use super::messages::{self, EnvelopeMessage};
 
 /// Pause before a member that could not be reached is tried again.
@@ -57,14 +60,49 @@ impl AddressBook {
     }
 }
 
+/// Why this process must not act for its member any more, once that is known.
+#[derive(Clone)]
+pub(super) struct Expelled(Arc<watch::Sender<Option<String>>>);
+
+impl Default for Expelled {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Expelled {
+    /// The first reason stays.
+    pub(super) fn note(&self, reason: String) {
+        self.0.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    /// Another member of the cluster refuses this one with an objection to its start.
+    pub(super) fn note_answer(&self, status: &tonic::Status) {
+        if let Refusal::Catalog { message, .. } = Refusal::from_status(status.clone()) {
+            self.note(message);
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<String>> {
+        self.0.subscribe()
+    }
+}
+
 /// Dials members of the group and nobody else.
 #[derive(Clone)]
 pub(super) struct Network {
     pub(super) cluster: ClusterId,
     pub(super) channels: Channels,
     pub(super) book: AddressBook,
-    pub(super) sender: NodeId,
-    pub(super) sender_address: String,
+    /// Of this process, and where others reach it.
+    pub(super) start: Start,
+    pub(super) address: String,
+    pub(super) published: Arc<Published>,
+    pub(super) expelled: Expelled,
 }
 
 /// One member as the target of messages.
@@ -95,17 +133,22 @@ impl Peer {
             Ok(response) => response.map(|response| response.into_inner().body),
             Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
         };
-        if answer.is_err() {
+        if let Err(status) = &answer {
             self.network.book.note_failure(self.node, &address);
+            self.network.expelled.note_answer(status);
         }
         answer
     }
 
     fn envelope(&self) -> EnvelopeMessage {
+        let heard = self.network.published.read(|state| state.catalog.heard_start(NodeId(self.node)));
         EnvelopeMessage {
-            sender: self.network.sender.0,
-            address: self.network.sender_address.clone(),
+            sender: self.network.start.node.0,
+            address: self.network.address.clone(),
             target: self.node,
+            start: Some(self.network.start.clone().into()),
+            target_incarnation: heard.map_or(0, |heard| heard.incarnation.0),
+            target_mark: heard.map_or(0, |heard| heard.mark.0),
         }
     }
 }

@@ -4,8 +4,43 @@ use super::catalog::{node_role, node_state};
 use super::{ConvertError, convert_all, into_all, narrow, required};
 use crate::command::{Command, CreateHypertable, CreateTable, JoinNode, Reply, SetCompression};
 use crate::compression::{CompressionChange, OrderByName};
-use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, TableId, Ts};
+use crate::ids::{ChunkId, Epoch, GroupId, Incarnation, NodeId, ProducerId, StartMark, TableId, Ts};
+use crate::start::{PastStart, Start};
 use crate::wire;
+
+impl From<PastStart> for wire::PastStart {
+    fn from(past: PastStart) -> Self {
+        Self { incarnation: past.incarnation.0, mark: past.mark.0 }
+    }
+}
+
+impl From<wire::PastStart> for PastStart {
+    fn from(wire: wire::PastStart) -> Self {
+        Self { incarnation: Incarnation(wire.incarnation), mark: StartMark(wire.mark) }
+    }
+}
+
+impl From<Start> for wire::Start {
+    fn from(start: Start) -> Self {
+        Self {
+            node: start.node.0,
+            incarnation: start.incarnation.0,
+            mark: start.mark.0,
+            before: into_all(start.before),
+        }
+    }
+}
+
+impl From<wire::Start> for Start {
+    fn from(wire: wire::Start) -> Self {
+        Self {
+            node: NodeId(wire.node),
+            incarnation: Incarnation(wire.incarnation),
+            mark: StartMark(wire.mark),
+            before: wire.before.into_iter().map(Into::into).collect(),
+        }
+    }
+}
 
 impl From<CreateTable> for wire::CreateTable {
     fn from(create: CreateTable) -> Self {
@@ -146,15 +181,15 @@ impl From<Command> for wire::Command {
             Command::SetCompression(set) => Wire::SetCompression(set.into()),
             Command::AllocateChunks { cells } => Wire::AllocateChunks(wire::AllocateChunks { cells: into_all(cells) }),
             Command::JoinNode(join) => Wire::JoinNode(join.into()),
-            Command::StartNode { node, incarnation, address, sql_address, shards } => {
-                Wire::StartNode(wire::StartNode {
-                    node: node.0,
-                    incarnation: incarnation.0,
-                    address,
-                    sql_address,
-                    shards: shards.into(),
-                })
-            }
+            Command::StartNode { start, address, sql_address, shards } => Wire::StartNode(wire::StartNode {
+                node: start.node.0,
+                incarnation: start.incarnation.0,
+                address,
+                sql_address,
+                shards: shards.into(),
+                mark: start.mark.0,
+                before: into_all(start.before),
+            }),
             Command::SetNodeState { node, state } => {
                 Wire::SetNodeState(wire::SetNodeState { node: node.0, state: wire::NodeState::from(state).into() })
             }
@@ -187,8 +222,12 @@ impl TryFrom<wire::Command> for Command {
             Wire::AllocateChunks(allocate) => Self::AllocateChunks { cells: convert_all(allocate.cells)? },
             Wire::JoinNode(join) => Self::JoinNode(join.try_into()?),
             Wire::StartNode(start) => Self::StartNode {
-                node: NodeId(start.node),
-                incarnation: Incarnation(start.incarnation),
+                start: Start {
+                    node: NodeId(start.node),
+                    incarnation: Incarnation(start.incarnation),
+                    mark: StartMark(start.mark),
+                    before: start.before.into_iter().map(Into::into).collect(),
+                },
                 address: start.address,
                 sql_address: start.sql_address,
                 shards: narrow(start.shards, "shard count")?,
@@ -301,8 +340,12 @@ mod tests {
             Command::AllocateChunks { cells: vec![Cell { table: TableId(1), slot: Slot(2), start: TimeUs(-3) }] },
             Command::JoinNode(join),
             Command::StartNode {
-                node: NodeId(1),
-                incarnation: Incarnation(2),
+                start: Start {
+                    node: NodeId(1),
+                    incarnation: Incarnation(2),
+                    mark: StartMark(u64::MAX),
+                    before: vec![PastStart { incarnation: Incarnation(1), mark: StartMark(7) }],
+                },
                 address: "a:1".into(),
                 sql_address: None,
                 shards: 3,

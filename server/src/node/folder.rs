@@ -6,8 +6,10 @@
 //! <data_dir>/data/    a data node's identity and shards
 //! ```
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use meridian_datanode::identity as data_identity;
@@ -15,6 +17,9 @@ use meridian_meta::identity::IdentityFile;
 
 use crate::config::Role;
 use crate::failure::Failure;
+
+/// Far more than a start writes.
+const SPACE_BYTES_MIN: u64 = 1 << 20;
 
 /// Held until the process ends.
 pub struct DataFolder {
@@ -39,7 +44,8 @@ impl DataFolder {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(Failure::path("lock data folder", path, &error)),
         }
-        // Also tries the disk: better refused here than with half a start behind us.
+        // Better refused here than with half a start behind us.
+        check_space(path)?;
         write_owner(&mut lock).map_err(|error| Failure::path("write to data folder", path, &error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -75,6 +81,35 @@ impl DataFolder {
     }
 }
 
+/// A start counts itself, votes, opens logs; on a disk without room for that it has not begun.
+fn check_space(path: &Path) -> Result<(), Failure> {
+    // A file system that does not tell is tried.
+    let Ok(free_bytes) = free_bytes(path) else { return Ok(()) };
+    if free_bytes >= SPACE_BYTES_MIN {
+        return Ok(());
+    }
+    let (path, free, needed) = (path.display(), free_bytes >> 10, SPACE_BYTES_MIN >> 10);
+    Err(Failure::failed(format!(
+        "could not start in data folder {path}: the disk is full; free some space and start again ({free} KiB are free, \
+         {needed} KiB are needed)"
+    )))
+}
+
+/// What this user may still use of the disk.
+fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid value of this plain struct.
+    let mut figures: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a NUL, and the kernel writes one statvfs, which we own.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut figures) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: only asks who this process is.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let blocks = if is_root { figures.f_bfree } else { figures.f_bavail };
+    Ok(blocks.saturating_mul(figures.f_frsize))
+}
+
 fn write_owner(lock: &mut File) -> std::io::Result<()> {
     lock.set_len(0)?;
     write!(lock, "{}", std::process::id())?;
@@ -93,7 +128,7 @@ fn in_use(path: &Path, lock: &mut File) -> Failure {
 #[cfg(test)]
 mod tests {
     use meridian_meta::identity::{Identity, Stage};
-    use meridian_proto::{ClusterId, Incarnation, NodeId};
+    use meridian_proto::{ClusterId, NodeId};
 
     use super::*;
 
@@ -122,7 +157,7 @@ mod tests {
         assert!(refused.ends_with("belongs to data node 3, this process was started as role access"), "{refused}");
 
         std::fs::create_dir(folder.path().join("meta")).unwrap();
-        let mut identity = Identity { cluster, node: NodeId(1), incarnation: Incarnation(1), stage: Stage::Settled };
+        let mut identity = Identity::new(cluster, NodeId(1), Stage::Settled);
         let meta = IdentityFile::new(&folder.path().join("meta"));
         meta.save(&identity).unwrap();
         assert_eq!(held.check(Role::All), Ok(()));
