@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[cfg(feature = "engine")]
+use benches::engine;
 use benches::ingest::{Error, Ingest, Method};
+use benches::mixed::Mixed;
 use benches::tsbs::{Generator, Workload};
-use benches::{ingest, process, queries, report};
+use benches::{compress, ingest, mixed, planning, process, queries, report};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -48,6 +51,75 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Compresses the table that `ingest` loaded: rate, and bytes a row.
+    Compress {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Loads the workload, then measures the latency of a steady ingest alone and beside full scans.
+    Mixed {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shape: Shape,
+        /// INSERTs a second, due by the clock.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+        /// Rows of one INSERT.
+        #[arg(long, default_value_t = 10)]
+        batch_rows: usize,
+        /// Connections that insert.
+        #[arg(long, default_value_t = 8)]
+        connections: usize,
+        /// Connections that scan.
+        #[arg(long, default_value_t = 1)]
+        scanners: usize,
+        /// Of each phase.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Compress the loaded rows first.
+        #[arg(long)]
+        compress: bool,
+    },
+    /// Takes a small SELECT apart into protocol, planning and execution, on what `ingest` loaded.
+    Planning {
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shape: Shape,
+        #[arg(long, default_value_t = 500)]
+        runs: usize,
+    },
+    /// Bytes a value and GB/s of every encoding of the engine, beside zstd, Gorilla and pco.
+    #[cfg(feature = "engine")]
+    Codecs {
+        #[command(flatten)]
+        shape: Shape,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Print the figures as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Appends to a shard's log by 1, 8 and 64 writers, beside a plain loop of fdatasync.
+    #[cfg(feature = "engine")]
+    Wal {
+        #[command(flatten)]
+        disk: Disk,
+        /// Rows of one append.
+        #[arg(long, default_value_t = 10)]
+        batch_rows: usize,
+        #[arg(long, default_value_t = 5000)]
+        milliseconds: u64,
+    },
+    /// Writes, flushes, compresses and scans the workload in one shard, beside a memory copy.
+    #[cfg(feature = "engine")]
+    Shard {
+        #[command(flatten)]
+        disk: Disk,
+        #[command(flatten)]
+        shape: Shape,
+    },
     /// Starts a node in a temporary folder: time until SQL, idle CPU, idle memory.
     Idle {
         /// The meridian binary; the one beside this by default.
@@ -77,6 +149,17 @@ enum Command {
 struct Server {
     #[arg(long, default_value = "postgresql://meridian@127.0.0.1:5433/meridian")]
     url: String,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[cfg(feature = "engine")]
+#[derive(Args)]
+struct Disk {
+    /// Where a temporary folder is made; its disk is what is measured.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    folder: PathBuf,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -126,6 +209,32 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Queries { server, shape, runs, only } => {
             let figures = queries::run(&server.url, shape.workload(), runs.max(1), only.as_deref()).await?;
             report::print(&figures, server.json);
+        }
+        Command::Compress { server } => {
+            let client = ingest::connect(&server.url).await?;
+            report::print(&compress::run(&client).await?, server.json);
+        }
+        Command::Mixed { server, shape, rate, batch_rows, connections, scanners, seconds, compress } => {
+            let (workload, phase) = (shape.workload(), Duration::from_secs(seconds.max(1)));
+            let (url, rate) = (server.url, rate.max(1));
+            let mixed = Mixed { url, workload, rate, batch_rows, connections, scanners, phase, compress };
+            report::print(&mixed::run(&mixed).await?, server.json);
+        }
+        Command::Planning { server, shape, runs } => {
+            report::print(&planning::run(&server.url, shape.workload(), runs.max(1)).await?, server.json);
+        }
+        #[cfg(feature = "engine")]
+        Command::Codecs { shape, rounds, json } => {
+            report::print(&engine::codecs::run(shape.workload(), rounds)?, json);
+        }
+        #[cfg(feature = "engine")]
+        Command::Wal { disk, batch_rows, milliseconds } => {
+            let time = Duration::from_millis(milliseconds.max(1));
+            report::print(&engine::wal::run(&disk.folder, batch_rows, time)?, disk.json);
+        }
+        #[cfg(feature = "engine")]
+        Command::Shard { disk, shape } => {
+            report::print(&engine::shard::run(&disk.folder, shape.workload())?, disk.json);
         }
         Command::Idle { binary, seconds, json } => {
             report::print(&process::run(binary, Duration::from_secs(seconds)).await?, json);

@@ -60,6 +60,33 @@ impl Workload {
     }
 }
 
+/// All rows of one host, by columns.
+pub struct HostRows {
+    /// Microseconds since 1970.
+    pub times: Vec<i64>,
+    pub tags: Vec<String>,
+    /// Cut to the workload's decimals.
+    pub metrics: Vec<Vec<f64>>,
+}
+
+impl HostRows {
+    /// The rows that [`Generator`] gives for the host of this number.
+    #[must_use]
+    pub fn new(workload: Workload, number: u32) -> Self {
+        let mut host = Host::new(number, workload.seed);
+        let steps = workload.steps;
+        let times = (0..steps).map(|step| ((START_SECONDS + step * STEP_SECONDS) * 1_000_000) as i64).collect();
+        let mut metrics: Vec<Vec<f64>> = vec![Vec::with_capacity(steps as usize); METRICS.len()];
+        for _ in 0..steps {
+            for (metric, value) in metrics.iter_mut().zip(host.state) {
+                metric.push(cut(value, workload.decimals));
+            }
+            host.advance();
+        }
+        Self { times, tags: host.tags.split(',').map(str::to_owned).collect(), metrics }
+    }
+}
+
 struct Host {
     tags: String,
     state: [f64; 10],
@@ -77,8 +104,14 @@ pub struct Generator {
 impl Generator {
     #[must_use]
     pub fn new(workload: Workload) -> Self {
+        Self::from_step(workload, 0)
+    }
+
+    /// Begins at a later step, with hosts as they are at the first.
+    #[must_use]
+    pub fn from_step(workload: Workload, step: u64) -> Self {
         let hosts = (0..workload.hosts).map(|number| Host::new(number, workload.seed)).collect();
-        Self { workload, hosts, step: 0, host: 0 }
+        Self { workload, hosts, step, host: 0 }
     }
 
     /// Appends up to `rows` rows to `csv`; the number appended, 0 at the end.
@@ -170,6 +203,11 @@ fn normal(random: &mut ChaCha8Rng) -> f64 {
     radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
 }
 
+/// The value whose shortest text is what [`push_metric`] writes.
+fn cut(value: f64, decimals: u8) -> f64 {
+    if decimals == 0 { value.trunc() } else { (value * 100.0).round() / 100.0 }
+}
+
 fn push_metric(value: f64, decimals: u8, out: &mut String) {
     // Writing into a String cannot fail.
     let _ = if decimals == 0 { write!(out, "{}", value as i64) } else { write!(out, "{value:.2}") };
@@ -227,6 +265,22 @@ mod tests {
             assert_eq!(fields[0], time_text(number as u64 / 3));
             assert_eq!(fields[1], format!("host_{}", number % 3));
             assert!(fields[11..].iter().all(|metric| (0..=100).contains(&metric.parse::<i64>().unwrap())));
+        }
+    }
+
+    #[test]
+    fn the_rows_of_a_host_are_those_of_the_generator() {
+        for decimals in [0, 2] {
+            let workload = Workload { decimals, steps: 200, ..SMALL };
+            let mut csv = String::new();
+            Generator::new(workload).csv(1000, &mut csv);
+            let host = HostRows::new(workload, 1);
+            for (step, line) in csv.lines().skip(1).step_by(3).enumerate() {
+                let fields: Vec<_> = line.split(',').collect();
+                assert_eq!(fields[1..11], host.tags);
+                let metrics: Vec<f64> = fields[11..].iter().map(|field| field.parse().unwrap()).collect();
+                assert_eq!(metrics, host.metrics.iter().map(|metric| metric[step]).collect::<Vec<_>>());
+            }
         }
     }
 

@@ -35,6 +35,66 @@ fn ingest_and_queries_measure_a_node() {
 }
 
 #[test]
+fn an_ingest_is_measured_beside_scans() {
+    let node = benches::process::TestNode::start().unwrap();
+    let url = node.url();
+    let shape = ["--url", &url, "--hosts", "10", "--hours", "2", "--compress"];
+    let mixed = figures(&[&["mixed"], &shape[..], &["--rate", "50", "--connections", "2", "--seconds", "1"]].concat());
+    for figure in ["insert p99, alone", "insert p99, beside scans / alone", "scan rate, beside inserts"] {
+        assert!(value(&mixed, figure) > 0.0, "{figure}");
+    }
+    assert!(value(&mixed, "insert max, beside scans") >= value(&mixed, "insert p50, beside scans"));
+}
+
+#[test]
+fn a_small_statement_is_taken_apart() {
+    let node = benches::process::TestNode::start().unwrap();
+    let url = node.url();
+    let shape = ["--url", &url, "--hosts", "10", "--hours", "2"];
+    figures(&[&["ingest"], &shape[..]].concat());
+    let planning = figures(&[&["planning"], &shape[..], &["--runs", "5"]].concat());
+    for sending in ["simple, other literals", "simple, same literals", "extended, unprepared", "extended, prepared"] {
+        assert!(value(&planning, &format!("{sending}, whole")) > 0.0, "{sending}");
+    }
+    let compressed = figures(&["compress", "--url", &url]);
+    assert!(value(&compressed, "compressed") < 30.0, "bytes a row");
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn codecs_give_back_what_they_took_and_are_smaller_than_plain() {
+    let codecs = figures(&["codecs", "--hosts", "5", "--hours", "5", "--rounds", "1"]);
+    let size = |codec: &str| value(&codecs, &format!("{codec}, size"));
+    assert_eq!(size("metric, whole numbers: plain"), 8.0);
+    assert!(size("metric, whole numbers: page") < 1.0);
+    assert!(size("metric, two decimals: page") < size("metric, two decimals: plain + zstd-3"));
+    assert!(size("time, every 10 s: page") < 0.2);
+    assert!(size("tag: page") < 0.2);
+    assert!(value(&codecs, "random doubles: real, decode") > 0.0);
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn appends_are_measured_beside_the_disk() {
+    let wal = figures(&["wal", "--milliseconds", "200"]);
+    for writers in ["1 writer", "8 writers", "64 writers"] {
+        assert!(value(&wal, &format!("{writers}: appends")) > 0.0);
+    }
+    assert!(value(&wal, "plain loop: p99") >= value(&wal, "plain loop: p50"));
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn a_shard_is_measured_and_gives_back_what_was_written() {
+    let shard = figures(&["shard", "--hosts", "10", "--hours", "4"]);
+    for step in ["write, durable", "flush", "compress"] {
+        assert!(value(&shard, step) > 0.0, "{step}");
+    }
+    assert!(value(&shard, "compressed") < 10.0, "bytes a row");
+    assert!(value(&shard, "scan all columns, compressed: rows") > 0.0);
+}
+
+#[test]
 fn an_idle_node_is_measured() {
     let idle = figures(&["idle", "--seconds", "1"]);
     assert!(value(&idle, "first start until SQL answers") > 0.0);

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["proto", "client", "fragment", "hyperfunctions", "meta", "datanode", "engine", "planner", "pgtypes"]),
     ("jepsen", &["proto", "client"]),
     ("jepsen/sim", &["proto", "client", "meta", "engine"]),
-    ("benches", &["proto", "client"]),
+    ("benches", &["proto", "client", "engine"]),
 ];
 
 /// A crate from outside, and the only places that may name it.
@@ -35,6 +35,7 @@ const IMPORTERS: &[(&str, &[&str])] = &[
             "datanode/engine/src/testing",
             "datanode/engine/tests",
             "datanode/src/bridge",
+            "benches/src/engine",
         ],
     ),
 ];
