@@ -83,6 +83,32 @@ pub async fn begin_reads(shard: Shard, chunks: Vec<ChunkRef>, snapshot: Ts) -> R
     try_join_all(begun).await
 }
 
+/// How a scan that was begun went on.
+pub enum Ran {
+    Done(ScanStatistics),
+    /// Nothing was read: there are stages of others whose outcome must be asked for first.
+    Undecided(Vec<Undecided>),
+}
+
+/// Begins to read all chunks of a scan and, when no outcome must be asked for, runs it to its end, in one visit. Runs on
+/// the shard.
+pub async fn begin_and_run(
+    shard: Shard,
+    work: ScanWork,
+    chunks: Vec<ChunkRef>,
+    results: flume::Sender<RecordBatch>,
+) -> Result<Ran, Refusal> {
+    let begun = begin_reads(shard.clone(), chunks, work.snapshot).await?;
+    let own = work.own.map(|(transaction, _)| transaction);
+    if begun.iter().flat_map(|chunk| &chunk.stages).any(|(transaction, _)| Some(*transaction) != own) {
+        return Ok(Ran::Undecided(begun));
+    }
+    let read =
+        |begun: Undecided| ChunkRead { chunk: begun.chunk.chunk, epoch: begun.chunk.epoch, resolved: Vec::new() };
+    let work = ScanWork { chunks: begun.into_iter().map(read).collect(), ..work };
+    run_scan(shard, work, results).await.map(Ran::Done)
+}
+
 /// Runs a scan to its end. Runs on the shard.
 ///
 /// # Errors

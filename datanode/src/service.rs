@@ -33,7 +33,7 @@ use crate::office::{Office, Seat};
 use crate::request::{
     ChunkRef, ChunkSizesCall, DecideCall, MaintainCall, OutcomeCall, ResolveCall, ScanCall, SealCall, WriteCall,
 };
-use crate::scan::{ChunkRead, RESULT_BATCHES_MAX, ScanWork, Undecided, begin_reads, run_scan};
+use crate::scan::{ChunkRead, RESULT_BATCHES_MAX, Ran, ScanWork, Undecided, begin_and_run, begin_reads, run_scan};
 use crate::seal::seal;
 use crate::upkeep::{Rewrite, sizes_on};
 
@@ -240,18 +240,18 @@ impl Inner {
         self.office.check_snapshot(call.snapshot).await?;
         // All chunks lie on the shard that the request names.
         let shard = seats[0].shard.clone();
-        let chunks = self.begin(&shard, &call).await?;
-        let work = ScanWork {
-            plan: call.plan,
-            chunks,
-            snapshot: call.snapshot,
-            own: call.own,
-            runtime: Arc::clone(&self.runtimes[usize::from(call.shard.0)]),
-        };
         let (sender, batches) = flume::bounded(RESULT_BATCHES_MAX);
-        let answer = shard.submit(Lane::Scan, move |shard: Shard| run_scan(shard, work, sender)).await?;
-        let results = Results { batches, answer: Some(answer), ready: VecDeque::new(), started, query: call.query };
+        let (work, chunks) = (self.work(&call, Vec::new()), call.chunks.clone());
+        let run = move |shard: Shard| begin_and_run(shard, work, chunks, sender);
+        let answer = Some(shard.submit(Lane::Scan, run).await?);
+        let service = Arc::clone(self);
+        let results = Results { service, shard, call, batches, answer, ready: VecDeque::new(), started };
         Ok(Box::pin(stream::try_unfold(results, Results::next)))
+    }
+
+    fn work(&self, call: &ScanCall, chunks: Vec<ChunkRead>) -> ScanWork {
+        let (plan, runtime) = (Arc::clone(&call.plan), Arc::clone(&self.runtimes[usize::from(call.shard.0)]));
+        ScanWork { plan, chunks, snapshot: call.snapshot, own: call.own, runtime }
     }
 
     /// The chunks of a scan in office, all of one table and on the shard that the request names.
@@ -323,12 +323,15 @@ impl Inner {
         }
     }
 
-    /// Begins to read at the snapshot, with every outcome known that counts for it.
-    async fn begin(self: &Arc<Self>, shard: &ShardHandle<Shard>, call: &ScanCall) -> Result<Vec<ChunkRead>, Refusal> {
+    /// A read that was begun, with every outcome known that counts for it.
+    async fn settle(
+        self: &Arc<Self>,
+        shard: &ShardHandle<Shard>,
+        mut begun: Vec<Undecided>,
+        call: &ScanCall,
+    ) -> Result<Vec<ChunkRead>, Refusal> {
         let mut tries = 1;
         loop {
-            let (chunks, snapshot) = (call.chunks.clone(), call.snapshot);
-            let begun = shard.call(Lane::Write, move |shard: Shard| begin_reads(shard, chunks, snapshot)).await?;
             match self.learn_outcomes(shard, begun, call).await {
                 // Settled between the two looks: everybody was told, and the holder has forgotten. Then the stage is no
                 // longer undecided here either.
@@ -338,6 +341,8 @@ impl Inner {
                 }
                 learned => return learned,
             }
+            let (chunks, snapshot) = (call.chunks.clone(), call.snapshot);
+            begun = shard.call(Lane::Write, move |shard: Shard| begin_reads(shard, chunks, snapshot)).await?;
         }
     }
 
@@ -522,13 +527,15 @@ fn wire_status(handle: &ShardHandle<Shard>, status: &ShardStatus) -> wire::Shard
     }
 }
 
-/// What a scan sends, as the receiver takes it. Dropped with the stream, which ends the scan.
+/// The responses of a scan, as the receiver takes them. Dropped with the stream, which ends the scan.
 struct Results {
+    service: Arc<Inner>,
+    shard: ShardHandle<Shard>,
+    call: ScanCall,
     batches: flume::Receiver<RecordBatch>,
-    answer: Option<Answer<ScanStatistics>>,
+    answer: Option<Answer<Ran>>,
     ready: VecDeque<Bytes>,
     started: Instant,
-    query: u64,
 }
 
 impl Results {
@@ -537,22 +544,35 @@ impl Results {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(Some((wire::ScanResponse { batch, statistics: None }, self)));
             }
-            match self.batches.recv_async().await {
-                Ok(batch) => encode_batch(&batch, &mut self.ready)?,
-                Err(_) => return self.finish().await,
+            if let Ok(batch) = self.batches.recv_async().await {
+                encode_batch(&batch, &mut self.ready)?;
+                continue;
+            }
+            // The shard is done: the last message says how it went.
+            let Some(answer) = self.answer.take() else { return Ok(None) };
+            let ran = answer.wait().await.inspect_err(|error| {
+                debug!(query = self.call.query, %error, "scan failed");
+            })?;
+            match ran {
+                Ran::Done(statistics) => {
+                    let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    let statistics = Some(wire_statistics(&statistics, elapsed_us));
+                    return Ok(Some((wire::ScanResponse { batch: Bytes::new(), statistics }, self)));
+                }
+                Ran::Undecided(begun) => self.run_settled(begun).await?,
             }
         }
     }
 
-    /// The shard is done: the last message says how it went.
-    async fn finish(mut self) -> Result<Option<(wire::ScanResponse, Self)>, Status> {
-        let Some(answer) = self.answer.take() else { return Ok(None) };
-        let statistics = answer.wait().await.inspect_err(|error| {
-            debug!(query = self.query, %error, "scan failed");
-        })?;
-        let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let statistics = Some(wire_statistics(&statistics, elapsed_us));
-        Ok(Some((wire::ScanResponse { batch: Bytes::new(), statistics }, self)))
+    /// Runs the scan after all, when the stages' outcomes are known.
+    async fn run_settled(&mut self, begun: Vec<Undecided>) -> Result<(), Refusal> {
+        let chunks = self.service.settle(&self.shard, begun, &self.call).await?;
+        let work = self.service.work(&self.call, chunks);
+        let (sender, batches) = flume::bounded(RESULT_BATCHES_MAX);
+        let run = move |shard: Shard| async move { run_scan(shard, work, sender).await.map(Ran::Done) };
+        self.answer = Some(self.shard.submit(Lane::Scan, run).await?);
+        self.batches = batches;
+        Ok(())
     }
 }
 

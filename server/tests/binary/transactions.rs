@@ -136,7 +136,12 @@ async fn rows_that_come_while_a_table_becomes_a_hypertable_are_not_lost() {
         let writers: Vec<_> = (0..3)
             .map(|writer| {
                 let port = cluster.access[writer % 2].sql_port();
-                tokio::spawn(insert_until(Arc::clone(&stop), port, table.clone(), writer as u64))
+                let (stop, table) = (Arc::clone(&stop), table.clone());
+                tokio::spawn(async move {
+                    // Now and then the table is first, also where writers are quick.
+                    tokio::time::sleep(std::time::Duration::from_millis(if round % 4 == 0 { 100 } else { 0 })).await;
+                    insert_until(stop, port, table, writer as u64).await
+                })
             })
             .collect();
         // A little later each time: before the first row, among the first, after them.
