@@ -31,6 +31,7 @@ use super::catalog::{Overlay, StatementCatalog};
 use super::prune::Target;
 use super::prune::tests::view;
 use super::rules::push_down::PushDown;
+use super::rules::top_buckets::TopBuckets;
 use super::source::{FragmentSource, Traffic};
 use super::upkeep::Upkeep;
 use crate::error::SqlError;
@@ -154,7 +155,7 @@ impl Bench {
             searches_public: true,
             leaves: true,
         };
-        let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown)]);
+        let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown), Arc::new(TopBuckets)]);
         Self { base, catalog, source, zone: zone.to_owned(), environment: environment(zone) }
     }
 

@@ -55,7 +55,7 @@ fn global_aggregates_run_on_the_shards_too() {
     assert!(names.contains(&"AggregateExec".to_owned()), "{names:?}\n{}", tree(&bench, sql));
     assert_eq!(bench.texts(sql), ["72|2628|1970-01-01 00:00:00+00|72"]);
     let all = "SELECT count(*), count(v), avg(v) FROM metrics";
-    assert_eq!(fragment(&bench, all)[0], "AggregateExec");
+    assert_eq!(fragment(&bench, all), ["BucketAggregate", "AggregateExec", "BucketScan"]);
     assert_eq!(bench.texts(all), ["576|504|38.5"]);
     assert_eq!(bench.texts("SELECT host FROM metrics GROUP BY host ORDER BY host LIMIT 2"), ["host_0", "host_1"]);
 }
@@ -175,7 +175,9 @@ fn aggregates_choose_the_leaf_that_reads_least() {
         ("SELECT DISTINCT host, v FROM metrics", "ChunkScan"),
         ("SELECT host, last(v, time) FROM metrics GROUP BY host", "LastPointScan"),
         ("SELECT host, first(v, time) FROM metrics WHERE time > '1970-01-02' GROUP BY host", "FirstPointScan"),
-        ("SELECT host, last(v, time), count(*) FROM metrics GROUP BY host", "ChunkScan"),
+        ("SELECT host, last(v, time), count(*) FROM metrics GROUP BY host", "BucketScan"),
+        ("SELECT time_bucket('1 day', time) AS day, host, avg(v) FROM metrics GROUP BY day, host", "BucketScan"),
+        ("SELECT time_bucket('1 day', time) AS day, avg(v) FROM metrics WHERE v > 5 GROUP BY day", "ChunkScan"),
         ("SELECT host, last(v, time) FILTER (WHERE v > 5) FROM metrics GROUP BY host", "ChunkScan"),
         ("SELECT DISTINCT ON (host) host, time, v FROM metrics ORDER BY host, time DESC", "LastPointScan"),
         ("SELECT DISTINCT ON (host) host, time, v FROM metrics ORDER BY host, v DESC", "ChunkScan"),
@@ -192,6 +194,24 @@ fn aggregates_choose_the_leaf_that_reads_least() {
     let lines = explain(&bench, "SELECT DISTINCT host FROM metrics").join("\n");
     assert!(lines.contains("Skip Scan on metrics") && lines.contains("Series Key: host"), "{lines}");
     assert_eq!(bench.texts("SELECT count(*) FROM metrics WHERE host = 'host_1'"), ["72"]);
+}
+
+#[test]
+fn only_the_newest_buckets_are_asked_for_when_only_they_are_wanted() {
+    let bench = Bench::new();
+    let top = |sql: &str| {
+        let (_, plan) = bench.plan(sql).unwrap();
+        format!("{plan:?}").contains("top: Some(Top { count: 2, newest: true })")
+    };
+    let days = "SELECT time_bucket('1 day', time) AS day, max(v) FROM metrics GROUP BY day";
+    assert!(top(&format!("{days} ORDER BY day DESC LIMIT 2")));
+    assert!(!top(&format!("{days} ORDER BY day LIMIT 2")), "the oldest ones");
+    assert!(!top(&format!("{days} ORDER BY 2 DESC LIMIT 2")), "those with the greatest values may be anywhere");
+    assert!(!top(&format!("{days} HAVING max(v) < 5 ORDER BY day DESC LIMIT 2")), "the newest may not count");
+    assert!(!top(&format!("{days} ORDER BY day DESC")));
+    let mut all = bench.texts(&format!("{days} ORDER BY day"));
+    all.reverse();
+    assert_eq!(bench.texts(&format!("{days} ORDER BY day DESC LIMIT 2")), all[..2]);
 }
 
 #[test]
