@@ -34,6 +34,7 @@ mod operators;
 mod recursion;
 mod semantics;
 mod subqueries;
+mod untyped;
 mod values;
 
 pub(crate) mod plan;

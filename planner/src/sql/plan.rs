@@ -44,6 +44,7 @@ use super::semantics::Semantics;
 use super::set_function::{SetCall, SetFunction};
 use super::statement::Name;
 use super::subqueries::SingleRows;
+use super::untyped::Untyped;
 use super::values::unify_values;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
@@ -206,6 +207,7 @@ impl<'a> Planning<'a> {
     pub(crate) fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
         let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
             Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(Untyped(Arc::clone(&self.environment))),
             Arc::new(Comparisons),
             Arc::new(Floats),
             Arc::new(TypeCoercion::new()),

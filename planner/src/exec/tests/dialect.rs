@@ -220,6 +220,16 @@ fn arrays_are_compared_with_each_element() {
 }
 
 #[test]
+fn literals_of_between_and_in_are_read_as_what_they_stand_beside() {
+    check("count(*) FROM metrics WHERE time BETWEEN '1970-01-03' AND 'infinity'", "192");
+    check("count(*) FROM metrics WHERE time NOT BETWEEN '-infinity' AND '1970-01-03 22:00'", "8");
+    check("count(*) FROM hosts WHERE rack IN (' 1 ', '7')", "4");
+    check("count(*) FROM hosts WHERE rack BETWEEN '0' AND 0", "4");
+    check("'1970-01-01'::date IN ('1970-1-1', 'infinity'), 1.5::numeric(3,1) IN ('1.50', NULL)", "t|t");
+    fails("count(*) FROM hosts WHERE rack IN ('x')", "22P02", "invalid input syntax for type bigint: \"x\"");
+}
+
+#[test]
 fn texts_meet_only_texts() {
     fails("count(*) FROM hosts WHERE host = 1", "42883", "operator does not exist: text = integer");
     fails("count(*) FROM hosts WHERE host IN (1, 2)", "42883", "operator does not exist: text = integer");
