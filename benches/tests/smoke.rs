@@ -70,7 +70,7 @@ fn codecs_give_back_what_they_took_and_are_smaller_than_plain() {
     assert!(size("metric, two decimals: page") < size("metric, two decimals: plain + zstd-3"));
     assert!(size("time, every 10 s: page") < 0.2);
     assert!(size("tag: page") < 0.2);
-    assert!(value(&codecs, "random doubles: real, decode") > 0.0);
+    assert!(value(&codecs, "random doubles: split, decode") > 0.0);
 }
 
 #[cfg(feature = "engine")]

@@ -3,6 +3,7 @@
 //! encoded. `page` is what a segment writes: the encoding that it chooses, its frame and its checksum.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, Str
 use arrow::datatypes::{Float64Type, Int64Type};
 use futures::executor::block_on;
 use meridian_engine::segment::encoding::section::{SectionReader, SectionWriter};
+use meridian_engine::segment::encoding::selection::Selection;
 use meridian_engine::segment::encoding::{
-    Encoding, Input, bytes, coded, decimal, dictionary, integers, packed, plain, real, runs,
+    Encoding, Input, binned, bytes, decimal, dictionary, integers, packed, plain, runs, split,
 };
 use meridian_engine::segment::{
     ROW_GROUP_ROWS_MAX, SegmentExpectation, SegmentLimits, SegmentReader, SegmentRows, SegmentSpec, write,
@@ -49,15 +51,19 @@ const INTEGER_CODECS: [Codec; 7] = [
     Codec {
         name: "packed",
         encode: |values, _| encoded(integers_of(values), |v, out| packed::encode(v, &packed::estimate(v), out)),
-        decode: |bytes, rows, _| Values::Integers(right(packed::decode(&mut Input::new(bytes), rows, |v| v))),
+        decode: |bytes, rows, _| {
+            Values::Integers(whole(rows, |all| packed::decode(&mut Input::new(bytes), all, |v| v)))
+        },
     },
     Codec {
-        name: "coded",
-        encode: |values, sections| {
-            let plan = coded::estimate(integers_of(values))?;
-            encoded(integers_of(values), |v, out| coded::encode(v, &plan, sections, out))
+        name: "binned",
+        encode: |values, _| {
+            let plan = binned::estimate(integers_of(values))?;
+            encoded(integers_of(values), |v, out| binned::encode(v, &plan, out))
         },
-        decode: |bytes, rows, s| Values::Integers(right(coded::decode(&mut Input::new(bytes), rows, s, |v| v))),
+        decode: |bytes, rows, _| {
+            Values::Integers(whole(rows, |all| binned::decode(&mut Input::new(bytes), all, |v| v)))
+        },
     },
     Codec {
         name: "runs",
@@ -65,22 +71,26 @@ const INTEGER_CODECS: [Codec; 7] = [
             let plan = runs::estimate(integers_of(values))?;
             encoded(integers_of(values), |_, out| runs::encode(&plan, out))
         },
-        decode: |bytes, rows, _| Values::Integers(right(runs::decode(&mut Input::new(bytes), rows, |v| v))),
+        decode: |bytes, rows, _| Values::Integers(whole(rows, |all| runs::decode(&mut Input::new(bytes), all, |v| v))),
     },
     Codec {
         name: "plain",
         encode: |values, _| encoded(integers_of(values), plain::encode),
-        decode: |bytes, rows, _| Values::Integers(right(plain::decode(&mut Input::new(bytes), rows))),
+        decode: |bytes, rows, _| Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "plain + zstd-1",
         encode: |values, _| zstd_of(&encoded(integers_of(values), plain::encode)?, 1),
-        decode: |bytes, rows, _| Values::Integers(right(plain::decode(&mut Input::new(&unzstd(bytes, rows)), rows))),
+        decode: |bytes, rows, _| {
+            Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
+        },
     },
     Codec {
         name: "plain + zstd-3",
         encode: |values, _| zstd_of(&encoded(integers_of(values), plain::encode)?, 3),
-        decode: |bytes, rows, _| Values::Integers(right(plain::decode(&mut Input::new(&unzstd(bytes, rows)), rows))),
+        decode: |bytes, rows, _| {
+            Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
+        },
     },
     Codec {
         name: "Gorilla",
@@ -92,50 +102,54 @@ const INTEGER_CODECS: [Codec; 7] = [
 const DOUBLE_CODECS: [Codec; 7] = [
     Codec {
         name: "scaled",
-        encode: |values, sections| {
+        encode: |values, _| {
             let values = doubles_of(values);
             let plan = decimal::estimate(values)?;
-            encoded(values, |v, out| decimal::encode(v, &plan, sections, out))
+            encoded(values, |v, out| decimal::encode(v, &plan, out))
         },
         decode: |bytes, rows, s| {
-            Values::Doubles(right(decimal::decode(Encoding::Scaled, &mut Input::new(bytes), rows, s)))
+            Values::Doubles(whole(rows, |all| decimal::decode(Encoding::Scaled, &mut Input::new(bytes), all, s)))
         },
     },
     Codec {
-        name: "real",
-        encode: |values, sections| {
+        name: "split",
+        encode: |values, _| {
             let values = doubles_of(values);
-            let plan = real::estimate(values)?;
-            encoded(values, |v, out| real::encode(v, &plan, sections, out))
+            let plan = split::estimate(values)?;
+            encoded(values, |v, out| split::encode(v, &plan, out))
         },
-        decode: |bytes, rows, s| Values::Doubles(right(real::decode(&mut Input::new(bytes), rows, s))),
+        decode: |bytes, rows, _| Values::Doubles(whole(rows, |all| split::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "ordered",
-        encode: |values, sections| {
+        encode: |values, _| {
             let ordered: Vec<i64> = doubles_of(values).iter().map(|v| decimal::Float::to_ordered(*v)).collect();
             let plan = integers::estimate(&ordered);
-            encoded(&ordered, |v, out| integers::encode_nested(v, &plan, sections, out))
+            encoded(&ordered, |v, out| integers::encode_nested(v, &plan, out))
         },
         decode: |bytes, rows, s| {
-            let back = integers::decode_nested(&mut Input::new(bytes), rows, s, <f64 as decimal::Float>::of_ordered);
-            Values::Doubles(right(back))
+            let back = <f64 as decimal::Float>::of_ordered;
+            Values::Doubles(whole(rows, |all| integers::decode_nested(&mut Input::new(bytes), all, s, back)))
         },
     },
     Codec {
         name: "plain",
         encode: |values, _| encoded(doubles_of(values), plain::encode),
-        decode: |bytes, rows, _| Values::Doubles(right(plain::decode(&mut Input::new(bytes), rows))),
+        decode: |bytes, rows, _| Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "plain + zstd-1",
         encode: |values, _| zstd_of(&encoded(doubles_of(values), plain::encode)?, 1),
-        decode: |bytes, rows, _| Values::Doubles(right(plain::decode(&mut Input::new(&unzstd(bytes, rows)), rows))),
+        decode: |bytes, rows, _| {
+            Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
+        },
     },
     Codec {
         name: "plain + zstd-3",
         encode: |values, _| zstd_of(&encoded(doubles_of(values), plain::encode)?, 3),
-        decode: |bytes, rows, _| Values::Doubles(right(plain::decode(&mut Input::new(&unzstd(bytes, rows)), rows))),
+        decode: |bytes, rows, _| {
+            Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
+        },
     },
     Codec {
         name: "Gorilla",
@@ -153,13 +167,16 @@ const TEXT_CODECS: [Codec; 3] = [
             encoded(texts, |_, out| dictionary::encode(&plan, sections, out))
         },
         decode: |bytes, rows, s| {
-            texts(right(dictionary::decode(Encoding::Terms, &mut Input::new(bytes), rows, None, s)))
+            texts(whole(rows, |all| {
+                let codes = dictionary::decode_codes(Encoding::Terms, &mut Input::new(bytes), all, s)?;
+                dictionary::spell(codes, None)
+            }))
         },
     },
     Codec {
         name: "bytes",
         encode: |values, _| encode_bytes(texts_of(values)),
-        decode: |bytes, rows, _| texts(right(bytes::decode(&mut Input::new(bytes), rows))),
+        decode: |bytes, rows, _| texts(right(bytes::decode_all(&mut Input::new(bytes), rows))),
     },
     Codec {
         name: "bytes + zstd-1",
@@ -172,7 +189,7 @@ const TEXT_CODECS: [Codec; 3] = [
         decode: |bytes, rows, _| {
             let (length, frame) = bytes.split_first_chunk::<4>().expect("as written above");
             let whole = zstd::bulk::decompress(frame, u32::from_le_bytes(*length) as usize).expect("as written above");
-            texts(right(bytes::decode(&mut Input::new(&whole), rows)))
+            texts(right(bytes::decode_all(&mut Input::new(&whole), rows)))
         },
     },
 ];
@@ -378,6 +395,15 @@ fn encode_bytes(texts: &Texts) -> Option<Vec<u8>> {
 /// What an encoder wrote decodes, or the measurement is worth nothing.
 fn right<T>(decoded: Result<T, meridian_engine::segment::encoding::Flaw>) -> T {
     decoded.expect("an encoder's own bytes")
+}
+
+/// All of so many rows.
+fn whole<T>(
+    rows: usize,
+    decode: impl FnOnce(&Selection<'_>) -> Result<T, meridian_engine::segment::encoding::Flaw>,
+) -> T {
+    let all = Range { start: 0, end: rows };
+    right(decode(&Selection::new(rows, std::slice::from_ref(&all))))
 }
 
 fn zstd_of(bytes: &[u8], level: i32) -> Option<Vec<u8>> {

@@ -137,7 +137,11 @@ impl<D: Disk> Shard<D> {
         let flushes = Queue::new("flush", FLUSH_SHARES, Latency::NotImportant);
         let rewrites = Queue::new("rewrite", REWRITE_SHARES, Latency::NotImportant);
         let inner = Rc::new(Inner {
-            opened: Rc::new(OpenSegments::new(options.open_bytes_max, options.open_files_max)),
+            opened: Rc::new(OpenSegments::new(
+                options.open_bytes_max,
+                options.open_files_max,
+                options.page_cache_bytes_max,
+            )),
             scan_budget: ScanBudget::new(options.scan_bytes_max, options.memory_wait),
             options,
             disk,
@@ -422,6 +426,10 @@ impl<D: Disk> Shard<D> {
             chunks: chunks.len() as u64,
             memtable_bytes: inner.memory_bytes() as u64,
             wal_bytes: inner.wal.bytes(),
+            footer_bytes: inner.opened.bytes() as u64,
+            page_cache: inner.opened.pages.figures(),
+            leaf_cache_bytes: inner.leaf_cache.bytes() as u64,
+            scan_bytes: inner.scan_budget.bytes() as u64,
             ..ShardStatus::default()
         };
         for chunk in chunks.values() {

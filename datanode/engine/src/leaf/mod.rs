@@ -11,6 +11,7 @@ mod buckets;
 mod cache;
 mod groups;
 mod newest;
+mod ranges;
 mod row_group;
 mod runs;
 mod within;

@@ -2,6 +2,7 @@
 //! Predicate columns are read first, then only what survives needs the others; series are told apart by the directory.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array, new_empty_array};
@@ -13,13 +14,14 @@ use meridian_proto::schema::{Column, TableSchema};
 
 use super::cache::{LeafCache, Piece};
 use super::newest::Newest;
+use super::ranges::RowRanges;
 use super::runs::Runs;
 use super::within::within;
 use crate::disk::DiskFile;
 use crate::error::EngineError;
 use crate::pace::breathe;
-use crate::scan::{Bound, Ends, Series};
-use crate::segment::{Commits, SegmentReader};
+use crate::scan::{Bound, Ends, Series, Value};
+use crate::segment::SegmentReader;
 use crate::visibility::View;
 
 pub struct RowGroupScan<'a, F: DiskFile> {
@@ -47,8 +49,6 @@ pub struct Found {
 #[derive(Default)]
 pub(super) struct Loaded {
     arrays: Vec<(ColumnId, ArrayRef)>,
-    commits: Option<Commits>,
-    has_commits: bool,
     pub(super) bytes_read: u64,
 }
 
@@ -58,19 +58,27 @@ impl Loaded {
     }
 }
 
-/// Rows that are still wanted; `None`: all.
-type Wanted = Option<BooleanBuffer>;
-
-fn narrow(wanted: &mut Wanted, rows: BooleanBuffer) {
-    let rows = match wanted.take() {
-        Some(known) => &known & &rows,
-        None => rows,
-    };
-    *wanted = Some(rows);
+/// Rows that are still wanted, and what was read of them.
+struct Narrowed {
+    rows: RowRanges,
+    columns: Loaded,
+    /// Whether rows outside of the bounds were all left out.
+    is_exact: bool,
 }
 
-fn is_none_left(wanted: &Wanted) -> bool {
-    wanted.as_ref().is_some_and(|rows| rows.count_set_bits() == 0)
+impl Narrowed {
+    /// Keeps those of the rows whose bit is set.
+    fn keep(&mut self, bits: &BooleanBuffer) -> Result<(), EngineError> {
+        if bits.count_set_bits() == bits.len() {
+            return Ok(());
+        }
+        self.rows = self.rows.keep(bits);
+        let bits = BooleanArray::new(bits.clone(), None);
+        for (_, array) in &mut self.columns.arrays {
+            *array = filter(array, &bits).map_err(flaw)?;
+        }
+        Ok(())
+    }
 }
 
 impl<F: DiskFile> RowGroupScan<'_, F> {
@@ -95,44 +103,115 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         self.reader.row_group(self.row_group).rows
     }
 
-    /// The seen rows that may lie within the bounds.
+    /// The seen rows that may lie within the bounds: first by series, then by time, both without reading a row where
+    /// directories tell, then by the other columns of bounds. Only rows that are left are read of the columns wanted.
     pub async fn rows(&self, columns: &[Column]) -> Result<Found, EngineError> {
-        let open = self.open_bounds();
         let mut loaded = Loaded::default();
-        let mut wanted: Wanted = None;
-        let mut is_exact = true;
+        let open = self.open_bounds();
         let (by_series, by_row) = self.split_bounds(&open);
-
+        let mut rows = RowRanges::all(self.row_count());
+        let mut is_exact = true;
         let runs = if by_series.is_empty() { None } else { Some(self.runs(&mut loaded).await?) };
         if let Some(runs) = &runs {
             for (position, column, bound) in by_series {
                 let found = within(runs.keys(position), &column.sql_type, bound);
                 is_exact &= found.is_exact;
-                narrow(&mut wanted, runs.rows_of(&found.rows));
-            }
-            if is_none_left(&wanted) {
-                return Ok(self.nothing(columns, is_exact, loaded.bytes_read));
+                rows = rows.and(&runs.rows_of(&found.rows));
             }
         }
-        if !by_row.is_empty() {
-            let predicate: Vec<Column> = by_row.iter().map(|(column, _)| (*column).clone()).collect();
-            self.load(&predicate, &mut loaded).await?;
-            for (column, bound) in by_row {
-                let Some(array) = loaded.get(column.id) else { continue };
-                let found = within(array, &column.sql_type, bound);
-                is_exact &= found.is_exact;
-                narrow(&mut wanted, found.rows);
-                breathe().await;
-            }
-            if is_none_left(&wanted) {
-                return Ok(self.nothing(columns, is_exact, loaded.bytes_read));
+        let mut left =
+            Narrowed { rows, columns: Loaded { bytes_read: loaded.bytes_read, ..Loaded::default() }, is_exact };
+        let by_row = self.narrow_by_time(&mut left, by_row).await?;
+        self.narrow_by_row(&mut left, by_row).await?;
+        self.gather(columns, runs.as_deref(), left).await
+    }
+
+    /// Leaves out pieces outside of the bounds on time, and rows outside of them in pieces that one cuts; returns the other
+    /// bounds, or all when there are no pieces.
+    async fn narrow_by_time<'b>(
+        &self,
+        left: &mut Narrowed,
+        bounds: Vec<(&'b Column, &'b Bound)>,
+    ) -> Result<Vec<(&'b Column, &'b Bound)>, EngineError> {
+        let time = self.reader.time_column();
+        let (by_time, others): (Vec<_>, Vec<_>) =
+            bounds.iter().copied().partition(|(column, bound)| Some(column.id) == time && ends_of(bound).is_some());
+        let Some((column, _)) = by_time.first().copied().filter(|_| !left.rows.is_empty()) else { return Ok(bounds) };
+        let Some(pieces) = self.reader.pieces(self.row_group).await? else { return Ok(bounds) };
+        let ends = by_time.iter().filter_map(|(_, bound)| ends_of(bound));
+        let (low, high) = ends.fold((i64::MIN, i64::MAX), |all, ends| (all.0.max(ends.0), all.1.min(ends.1)));
+        let (mut inside, mut cut) = (RowRanges::default(), RowRanges::default());
+        for (piece, first) in pieces.buckets.iter().enumerate() {
+            let last = first + (pieces.width_us - 1);
+            if low <= *first && last <= high {
+                inside.push(pieces.rows_of(piece));
+            } else if low <= last && *first <= high {
+                cut.push(pieces.rows_of(piece));
             }
         }
-        let known = runs.as_deref().filter(|_| wanted.is_some());
-        let rest: Vec<Column> = columns.iter().filter(|column| self.key_of(known, column).is_none()).cloned().collect();
-        self.load(&rest, &mut loaded).await?;
-        self.hide_unseen(&loaded, &mut wanted);
-        self.gather(columns, known, &loaded, wanted, is_exact).await
+        let (inside, mut cut) = (left.rows.and(&inside), left.rows.and(&cut));
+        if !cut.is_empty() {
+            let columns = std::slice::from_ref(column);
+            let read = self.reader.read_columns(self.row_group, columns, cut.as_slice(), &breathe).await?;
+            left.columns.bytes_read += read.bytes_read;
+            let mut wanted = BooleanBuffer::new_set(cut.count());
+            for (column, bound) in by_time {
+                let found = within(read.batch.column(0), &column.sql_type, bound);
+                left.is_exact &= found.is_exact;
+                wanted = &wanted & &found.rows;
+            }
+            cut = cut.keep(&wanted);
+        }
+        left.rows = inside.or(cut);
+        Ok(others)
+    }
+
+    /// Leaves out rows outside of bounds on columns that are dictionaries here: the bound is asked of each distinct value
+    /// once. Returns the other bounds.
+    async fn narrow_by_term<'b>(
+        &self,
+        left: &mut Narrowed,
+        bounds: Vec<(&'b Column, &'b Bound)>,
+    ) -> Result<Vec<(&'b Column, &'b Bound)>, EngineError> {
+        let mut others = Vec::with_capacity(bounds.len());
+        for (column, bound) in bounds {
+            let Some((terms, bytes_read)) =
+                self.reader.read_terms(self.row_group, column, left.rows.as_slice()).await?
+            else {
+                others.push((column, bound));
+                continue;
+            };
+            left.columns.bytes_read += bytes_read;
+            let found = within(&terms.entries, &column.sql_type, bound);
+            left.is_exact &= found.is_exact;
+            let is_within: Vec<bool> = found.rows.iter().collect();
+            let rows = BooleanBuffer::collect_bool(terms.codes.len(), |row| is_within[terms.codes[row] as usize]);
+            left.keep(&match &terms.nulls {
+                Some(nulls) => &rows & nulls.inner(),
+                None => rows,
+            })?;
+            breathe().await;
+        }
+        Ok(others)
+    }
+
+    /// Leaves out rows outside of bounds by reading their columns.
+    async fn narrow_by_row(&self, left: &mut Narrowed, bounds: Vec<(&Column, &Bound)>) -> Result<(), EngineError> {
+        if bounds.is_empty() || left.rows.is_empty() {
+            return Ok(());
+        }
+        let bounds = self.narrow_by_term(left, bounds).await?;
+        let columns: Vec<Column> = bounds.iter().map(|(column, _)| (*column).clone()).collect();
+        self.load_rows(&columns, left).await?;
+        let mut wanted = BooleanBuffer::new_set(left.rows.count());
+        for (column, bound) in bounds {
+            let Some(array) = left.columns.get(column.id) else { continue };
+            let found = within(array, &column.sql_type, bound);
+            left.is_exact &= found.is_exact;
+            wanted = &wanted & &found.rows;
+            breathe().await;
+        }
+        left.keep(&wanted)
     }
 
     /// At least the rows at the ends of the series, of the seen rows within the bounds; more when they cannot be told.
@@ -217,14 +296,20 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         }
         let missing: Vec<Column> =
             columns.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(column, _)| column.clone()).collect();
-        self.load(&missing, loaded).await?;
+        let mut fresh = Vec::new();
+        if !missing.is_empty() {
+            let ranges: RowRanges = rows.values().iter().map(|row| *row as usize..*row as usize + 1).collect();
+            let read = self.reader.read_columns(self.row_group, &missing, ranges.as_slice(), &breathe).await?;
+            loaded.bytes_read += read.bytes_read;
+            fresh = read.batch.columns().to_vec();
+        }
+        let mut fresh = fresh.into_iter();
         let mut found = Vec::with_capacity(columns.len());
         for (column, held) in columns.iter().zip(held) {
             found.push(match held {
                 Some(array) => array,
                 None => {
-                    let whole = loaded.get(column.id).ok_or_else(|| missing_column(column))?;
-                    let array = take(whole, rows, None).map_err(flaw)?;
+                    let array = fresh.next().ok_or_else(|| missing_column(column))?;
                     let piece = Piece::EndColumn(ends, column.id);
                     self.cache.put_array(self.reader, self.row_group, piece, &array);
                     array
@@ -241,13 +326,32 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         loaded: &mut Loaded,
     ) -> Result<Option<ArrayRef>, EngineError> {
         let ends = search.series.ends;
-        if ends != Ends::ANY {
-            self.load(std::slice::from_ref(search.time), loaded).await?;
-        }
-        let Some(rows) = runs.ends(loaded.get(search.time.id), ends) else { return Ok(None) };
+        let time = std::slice::from_ref(search.time);
+        let known = if ends == Ends::ANY { None } else { self.end_pieces(runs, search).await? };
+        let rows = match known {
+            Some(among) => {
+                let read = self.reader.read_columns(self.row_group, time, among.as_slice(), &breathe).await?;
+                loaded.bytes_read += read.bytes_read;
+                runs.ends_among(&among, read.batch.column(0), ends)
+            }
+            None => {
+                if ends != Ends::ANY {
+                    self.load(time, loaded).await?;
+                }
+                runs.ends(loaded.get(search.time.id), ends)
+            }
+        };
+        let Some(rows) = rows else { return Ok(None) };
         let rows: ArrayRef = std::sync::Arc::new(rows);
         self.cache.put_array(self.reader, self.row_group, Piece::EndRows(ends), &rows);
         Ok(Some(rows))
+    }
+
+    /// Rows among which the ends of all series are, where pieces tell.
+    async fn end_pieces(&self, runs: &Runs, search: &Search<'_>) -> Result<Option<RowRanges>, EngineError> {
+        let Some(pieces) = self.reader.pieces(self.row_group).await? else { return Ok(None) };
+        let times = self.reader.piece_statistics(self.row_group, search.time).await?;
+        Ok(times.and_then(|times| runs.end_pieces(&pieces, &times, search.series.ends)))
     }
 
     /// Whether later rows of all these series were found before.
@@ -317,9 +421,21 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             return Ok(runs);
         }
         let columns: Vec<Column> = self.segment_by().unwrap_or_default().into_iter().cloned().collect();
-        self.load(&columns, loaded).await?;
-        let keys: Vec<ArrayRef> = columns.iter().filter_map(|column| loaded.get(column.id).cloned()).collect();
-        let runs = Rc::new(Runs::of(&keys, self.row_count()).map_err(flaw)?);
+        // Series begin with pieces: looking at the first row of each is enough.
+        let heads = self.reader.pieces(self.row_group).await?.map(|pieces| pieces.starts.clone());
+        let keys = match &heads {
+            Some(heads) => {
+                let rows: Vec<Range<usize>> = heads.iter().map(|row| *row as usize..*row as usize + 1).collect();
+                let read = self.reader.read_columns(self.row_group, &columns, &rows, &breathe).await?;
+                loaded.bytes_read += read.bytes_read;
+                read.batch.columns().to_vec()
+            }
+            None => {
+                self.load(&columns, loaded).await?;
+                columns.iter().filter_map(|column| loaded.get(column.id).cloned()).collect()
+            }
+        };
+        let runs = Rc::new(Runs::of_heads(&keys, heads.as_deref(), self.row_count()).map_err(flaw)?);
         breathe().await;
         self.cache.put_runs(self.reader, self.row_group, &runs);
         Ok(runs)
@@ -331,70 +447,67 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         runs.map(|runs| runs.keys(position)).filter(|key| *key.data_type() == column.sql_type.arrow())
     }
 
-    /// Reads those columns that were not read yet, and commit timestamps the first time.
+    /// Reads those columns that were not read yet.
     pub(super) async fn load(&self, columns: &[Column], loaded: &mut Loaded) -> Result<(), EngineError> {
+        self.load_into(columns, &RowRanges::all(self.row_count()), loaded).await
+    }
+
+    /// Reads those columns of the rows that are left that were not read yet.
+    async fn load_rows(&self, columns: &[Column], left: &mut Narrowed) -> Result<(), EngineError> {
+        self.load_into(columns, &left.rows, &mut left.columns).await
+    }
+
+    async fn load_into(&self, columns: &[Column], rows: &RowRanges, loaded: &mut Loaded) -> Result<(), EngineError> {
         let mut missing: Vec<Column> = Vec::new();
         for column in columns {
             if loaded.get(column.id).is_none() && missing.iter().all(|known| known.id != column.id) {
                 missing.push(column.clone());
             }
         }
-        let wants_commits = !loaded.has_commits && !self.is_all_seen();
-        if missing.is_empty() && !wants_commits {
+        if missing.is_empty() {
             return Ok(());
         }
-        let read = self.reader.read(self.row_group, &missing, &breathe).await?;
+        let read = self.reader.read_columns(self.row_group, &missing, rows.as_slice(), &breathe).await?;
         loaded.bytes_read += read.bytes_read;
-        loaded.has_commits = true;
-        loaded.commits = read.commits;
         let arrays = read.batch.columns().iter().cloned();
         loaded.arrays.extend(missing.iter().map(|column| column.id).zip(arrays));
         Ok(())
     }
 
-    fn hide_unseen(&self, loaded: &Loaded, wanted: &mut Wanted) {
-        let (Some(view), Some(commits)) = (self.view, &loaded.commits) else { return };
-        if self.is_all_seen() {
-            return;
-        }
-        narrow(wanted, BooleanBuffer::collect_bool(self.row_count(), |row| view.sees(commits.get(row))));
+    /// Leaves out rows that are not seen.
+    async fn hide_unseen(&self, left: &mut Narrowed) -> Result<(), EngineError> {
+        let Some(view) = self.view.filter(|_| !self.is_all_seen()) else { return Ok(()) };
+        let read = self.reader.read_ranges(self.row_group, &[], left.rows.as_slice(), &breathe).await?;
+        left.columns.bytes_read += read.bytes_read;
+        let Some(commits) = read.commits else { return Ok(()) };
+        left.keep(&BooleanBuffer::collect_bool(left.rows.count(), |row| view.sees(commits.get(row))))
     }
 
-    /// The wanted rows of the columns; those that `known` holds are made from the directory.
-    async fn gather(
-        &self,
-        columns: &[Column],
-        known: Option<&Runs>,
-        loaded: &Loaded,
-        wanted: Wanted,
-        is_exact: bool,
-    ) -> Result<Found, EngineError> {
-        let all = self.row_count();
-        let wanted = wanted.filter(|rows| rows.count_set_bits() < all).map(|rows| BooleanArray::new(rows, None));
-        let rows = wanted.as_ref().map_or(all, BooleanArray::true_count);
+    /// The columns of the rows that are left and seen; those that `runs` hold are made from the directory.
+    async fn gather(&self, columns: &[Column], runs: Option<&Runs>, mut left: Narrowed) -> Result<Found, EngineError> {
+        if !left.rows.is_empty() {
+            self.hide_unseen(&mut left).await?;
+        }
+        if left.rows.is_empty() {
+            return Ok(self.nothing(columns, left.is_exact, left.columns.bytes_read));
+        }
+        let is_stored = |column: &&Column| self.key_of(runs, column).is_none();
+        let stored: Vec<Column> = columns.iter().filter(is_stored).cloned().collect();
+        self.load_rows(&stored, &mut left).await?;
         let mut run_of = None;
         let mut found = Vec::with_capacity(columns.len());
         for column in columns {
-            let array = match (self.key_of(known, column), known) {
+            found.push(match (self.key_of(runs, column), runs) {
                 (Some(key), Some(runs)) => {
-                    let run_of = run_of.get_or_insert_with(|| match &wanted {
-                        Some(rows) => runs.runs_of(rows.values().set_indices()),
-                        None => runs.runs_of(0..all),
-                    });
+                    let run_of = run_of.get_or_insert_with(|| runs.runs_of(left.rows.rows()));
                     take(key, run_of, None).map_err(flaw)?
                 }
-                _ => {
-                    let whole = loaded.get(column.id).ok_or_else(|| missing_column(column))?;
-                    match &wanted {
-                        Some(rows) => filter(whole, rows).map_err(flaw)?,
-                        None => ArrayRef::clone(whole),
-                    }
-                }
-            };
-            found.push(array);
+                _ => ArrayRef::clone(left.columns.get(column.id).ok_or_else(|| missing_column(column))?),
+            });
             breathe().await;
         }
-        Ok(Found { columns: found, rows, is_exact, bytes_read: loaded.bytes_read })
+        let (rows, bytes_read) = (left.rows.count(), left.columns.bytes_read);
+        Ok(Found { columns: found, rows, is_exact: left.is_exact, bytes_read })
     }
 
     fn nothing(&self, columns: &[Column], is_exact: bool, bytes_read: u64) -> Found {
@@ -418,6 +531,16 @@ impl Search<'_> {
     fn keys(&self, runs: &Runs, run_of: &UInt32Array) -> Result<Vec<ArrayRef>, EngineError> {
         self.key.iter().map(|position| take(runs.keys(*position), run_of, None).map_err(flaw)).collect()
     }
+}
+
+/// Both ends of a bound on time, included; `None` when one is of another kind.
+fn ends_of(bound: &Bound) -> Option<(i64, i64)> {
+    let end = |end: &Option<Value>, open| match end {
+        None => Some(open),
+        Some(Value::Int(time)) => Some(*time),
+        Some(_) => None,
+    };
+    Some((end(&bound.min, i64::MIN)?, end(&bound.max, i64::MAX)?))
 }
 
 fn missing_column(column: &Column) -> EngineError {

@@ -4,13 +4,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, partition, take};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 
+use super::ranges::RowRanges;
 use crate::scan::Ends;
+use crate::segment::{PieceColumn, Pieces};
 
 pub struct Runs {
     /// One row per run and array per segment-by column, in that order.
@@ -31,6 +33,13 @@ impl Runs {
         let firsts = UInt32Array::from(starts.clone());
         let keys = columns.iter().map(|column| take(column, &firsts, None)).collect::<Result<_, _>>()?;
         Ok(Self { keys, starts, rows })
+    }
+
+    /// As [`Self::of`], where the columns only have the rows in which runs may begin. `None`: they have all.
+    pub fn of_heads(columns: &[ArrayRef], heads: Option<&[u32]>, rows: usize) -> Result<Self, ArrowError> {
+        let Some(heads) = heads else { return Self::of(columns, rows) };
+        let Self { keys, starts, .. } = Self::of(columns, heads.len())?;
+        Ok(Self { keys, starts: starts.into_iter().map(|head| heads[head as usize]).collect(), rows })
     }
 
     #[must_use]
@@ -58,12 +67,8 @@ impl Runs {
 
     /// The rows of the runs.
     #[must_use]
-    pub fn rows_of(&self, runs: &BooleanBuffer) -> BooleanBuffer {
-        let mut rows = BooleanBufferBuilder::new(self.rows);
-        for run in 0..self.len() {
-            rows.append_n(self.range(run).len(), runs.value(run));
-        }
-        rows.finish()
+    pub fn rows_of(&self, runs: &BooleanBuffer) -> RowRanges {
+        runs.set_indices().map(|run| self.range(run)).collect()
     }
 
     /// The run of each of the rows, which ascend.
@@ -99,6 +104,34 @@ impl Runs {
         }
         Some(UInt32Array::from(rows))
     }
+
+    /// As [`Self::ends`], where only some rows were read, all ends among them; `times` are those of these rows.
+    #[must_use]
+    pub fn ends_among(&self, read: &RowRanges, times: &ArrayRef, ends: Ends) -> Option<UInt32Array> {
+        let rows: Vec<u32> = read.rows().map(|row| row as u32).collect();
+        let starts = self.starts.iter().map(|start| rows.partition_point(|row| row < start) as u32).collect();
+        let among = Self { keys: Vec::new(), starts, rows: rows.len() };
+        let found = among.ends(Some(times), ends)?;
+        Some(found.values().iter().map(|at| rows[*at as usize]).collect::<Vec<_>>().into())
+    }
+
+    /// The pieces with the least and the greatest time of each run. `None`: they do not fit the runs.
+    #[must_use]
+    pub fn end_pieces(&self, pieces: &Pieces, times: &PieceColumn, ends: Ends) -> Option<RowRanges> {
+        let (firsts, lasts) = (integers(&times.mins)?, integers(&times.maxs)?);
+        let (firsts, lasts) = (firsts.as_primitive::<Int64Type>().values(), lasts.as_primitive::<Int64Type>().values());
+        let mut chosen = RowRanges::default();
+        for run in 0..self.len() {
+            let rows = self.range(run);
+            let from = pieces.starts.binary_search(&(rows.start as u32)).ok()?;
+            let upto = pieces.starts.partition_point(|start| (*start as usize) < rows.end);
+            let first = firsts[from..upto].iter().min().filter(|_| ends.first);
+            let last = lasts[from..upto].iter().max().filter(|_| ends.last);
+            let is_end = |piece: &usize| first == Some(&firsts[*piece]) || last == Some(&lasts[*piece]);
+            (from..upto).filter(is_end).for_each(|piece| chosen.push(pieces.rows_of(piece)));
+        }
+        Some(chosen)
+    }
 }
 
 /// Times as numbers of the same order; `None` for other types, and where one is NULL.
@@ -132,7 +165,7 @@ mod tests {
         assert_eq!(runs.starts, [0, 2, 3, 5]);
         assert!(runs.keys(0).is_null(0));
         let chosen = BooleanBuffer::from(vec![false, true, false, true]);
-        assert_eq!(runs.rows_of(&chosen).set_indices().collect::<Vec<_>>(), [2, 5]);
+        assert_eq!(runs.rows_of(&chosen).as_slice(), [2..3, 5..6]);
         assert_eq!(runs.runs_of([0, 1, 4, 5].into_iter()).values(), &[0, 0, 2, 3]);
         assert_eq!(Runs::of(&[], 4).unwrap().starts, [0]);
         assert_eq!(Runs::of(&[], 0).unwrap().len(), 0);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
-    StringArray, new_null_array,
+    StringArray, UInt32Array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType, TimestampMicrosecondType,
@@ -17,8 +18,9 @@ use super::encoding::bytes::{self, Decoded};
 use super::encoding::decimal::{self, Float};
 use super::encoding::plain::{self, Fixed};
 use super::encoding::section::SectionReader;
+use super::encoding::selection::Selection;
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input, bitmap, check_decoded_bytes};
-use super::encoding::{constant, dictionary, integers, real};
+use super::encoding::{constant, dictionary, integers, real, split};
 use super::page::{Parts, unframe};
 
 const WRONG_ENCODING: Flaw = Flaw("the page's encoding does not fit the column's type");
@@ -32,54 +34,86 @@ pub struct ColumnDecoder {
 impl ColumnDecoder {
     /// Decodes a page (without its checksum) of `rows` values.
     pub fn decode(&mut self, page: &[u8], sql_type: &SqlType, rows: usize) -> Result<ArrayRef, Flaw> {
-        let values_max = values_bytes_max(sql_type, rows);
-        let Parts { encoding, mask, values } = unframe(page, rows, values_max, &mut self.sections)?;
+        self.decode_rows(page, sql_type, &Selection::new(rows, std::slice::from_ref(&(0..rows))))
+    }
+
+    /// Decodes the wanted rows of a page (without its checksum).
+    pub fn decode_rows(
+        &mut self,
+        page: &[u8],
+        sql_type: &SqlType,
+        selection: &Selection<'_>,
+    ) -> Result<ArrayRef, Flaw> {
+        let values_max = values_bytes_max(sql_type, selection.rows());
+        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
         if encoding == Encoding::Null {
             // Offsets and values of NULLs take memory too: at most 16 bytes each.
-            check_decoded_bytes(rows, 16)?;
-            return Ok(new_null_array(&sql_type.arrow(), rows));
+            check_decoded_bytes(selection.count(), 16)?;
+            return Ok(new_null_array(&sql_type.arrow(), selection.count()));
         }
-        let nulls = mask.map(|mask| NullBuffer::new(BooleanBuffer::new(mask.into(), 0, rows)));
+        let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
         let mut input = Input::new(&values);
         if let SqlType::Array(element) = sql_type {
             if encoding != Encoding::List {
                 return Err(WRONG_ENCODING);
             }
-            return self.lists(&mut input, rows, element, nulls);
+            return self.lists(&mut input, selection, element, nulls.map(NullBuffer::new));
         }
-        let mut page = Page { encoding, rows, nulls, input, sections: &mut self.sections };
+        let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
+        let mut page = Page { encoding, selection, nulls, input, sections: &mut self.sections };
         let array = page.array(sql_type)?;
         page.input.finish()?;
         Ok(array)
     }
 
-    /// Decodes a page of commit timestamps.
-    pub fn decode_commits(&mut self, page: &[u8], rows: usize) -> Result<Vec<u64>, Flaw> {
-        let Parts { encoding, mask, values } =
-            unframe(page, rows, values_bytes_max(&SqlType::Int8, rows), &mut self.sections)?;
+    /// Decodes the wanted rows of a page of texts or bytes that is a dictionary.
+    pub fn decode_terms(&mut self, page: &[u8], sql_type: &SqlType, selection: &Selection<'_>) -> Result<Terms, Flaw> {
+        let values_max = values_bytes_max(sql_type, selection.rows());
+        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
+        if !matches!(encoding, Encoding::Dictionary | Encoding::Terms) {
+            return Err(WRONG_ENCODING);
+        }
+        let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
+        let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
+        let mut input = Input::new(&values);
+        let codes = dictionary::decode_codes(encoding, &mut input, selection, &mut self.sections)?;
+        input.finish()?;
+        Ok(Terms { entries: bytes_array(codes.entries, sql_type, None)?, codes: codes.rows.into_each(), nulls })
+    }
+
+    /// Decodes the wanted rows of a page of commit timestamps.
+    pub fn decode_commits(&mut self, page: &[u8], selection: &Selection<'_>) -> Result<Vec<u64>, Flaw> {
+        let values_max = values_bytes_max(&SqlType::Int8, selection.rows());
+        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
         if mask.is_some() {
             return Err(Flaw("commit timestamps are never NULL"));
         }
         let input = Input::new(&values);
-        let mut page = Page { encoding, rows, nulls: None, input, sections: &mut self.sections };
+        let mut page = Page { encoding, selection, nulls: None, input, sections: &mut self.sections };
         let commits = page.integers(|commit| commit)?;
         page.input.finish()?;
         Ok(commits.into_iter().map(|commit| commit as u64).collect())
     }
 
+    /// The elements are decoded as a whole.
     fn lists(
         &mut self,
         input: &mut Input<'_>,
-        rows: usize,
+        selection: &Selection<'_>,
         element: &SqlType,
         nulls: Option<NullBuffer>,
     ) -> Result<ArrayRef, Flaw> {
-        let offsets = bytes::decode_offsets(input, rows)?;
+        let offsets = bytes::decode_offsets(input, selection.rows())?;
         let elements = offsets.last().copied().unwrap_or(0) as usize;
         let values = self.decode(input.rest(), element, elements)?;
         let field = Arc::new(Field::new("item", element.arrow(), true));
         let array = ListArray::try_new(field, OffsetBuffer::new(offsets.into()), values, nulls);
-        Ok(Arc::new(array.map_err(|_| Flaw("the elements do not make up lists"))?))
+        let array: ArrayRef = Arc::new(array.map_err(|_| Flaw("the elements do not make up lists"))?);
+        if selection.is_whole() {
+            return Ok(array);
+        }
+        let rows = UInt32Array::from_iter_values(selection.ranges().iter().cloned().flatten().map(|row| row as u32));
+        take(&array, &rows, None).map_err(|_| Flaw("the lists do not fit together"))
     }
 }
 
@@ -93,10 +127,32 @@ fn values_bytes_max(sql_type: &SqlType, rows: usize) -> usize {
     }
 }
 
+/// Texts, or bytes.
+fn bytes_array(decoded: Decoded, sql_type: &SqlType, nulls: Option<NullBuffer>) -> Result<ArrayRef, Flaw> {
+    let (offsets, bytes) = (OffsetBuffer::new(decoded.offsets.into()), decoded.bytes.into());
+    Ok(match sql_type {
+        SqlType::Bytea => {
+            let array = BinaryArray::try_new(offsets, bytes, nulls);
+            Arc::new(array.map_err(|_| Flaw("the bytes do not make up values"))?)
+        }
+        _ => Arc::new(StringArray::try_new(offsets, bytes, nulls).map_err(|_| Flaw("a text is not UTF-8"))?),
+    })
+}
+
+/// A column's distinct values, and which of them each wanted row has.
+pub struct Terms {
+    /// Of the column's type.
+    pub entries: ArrayRef,
+    pub codes: Vec<u32>,
+    /// Of the rows; the code of one that is NULL says nothing.
+    pub nulls: Option<NullBuffer>,
+}
+
 /// A page on the way to an array.
 struct Page<'a> {
     encoding: Encoding,
-    rows: usize,
+    selection: &'a Selection<'a>,
+    /// Of the wanted rows.
     nulls: Option<NullBuffer>,
     input: Input<'a>,
     sections: &'a mut SectionReader,
@@ -119,15 +175,9 @@ impl Page<'_> {
             SqlType::Numeric(_) => self.decimals(sql_type)?,
             SqlType::Uuid => self.uuids()?,
             SqlType::Interval => self.intervals(sql_type)?,
-            SqlType::Bytea => {
-                let Decoded { offsets, bytes } = self.bytes()?;
-                let array = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), bytes.into(), self.nulls.take());
-                Arc::new(array.map_err(|_| Flaw("the bytes do not make up values"))?)
-            }
-            SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Jsonb => {
-                let Decoded { offsets, bytes } = self.bytes()?;
-                let array = StringArray::try_new(OffsetBuffer::new(offsets.into()), bytes.into(), self.nulls.take());
-                Arc::new(array.map_err(|_| Flaw("a text is not UTF-8"))?)
+            SqlType::Bytea | SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Jsonb => {
+                let decoded = self.bytes()?;
+                bytes_array(decoded, sql_type, self.nulls.take())?
             }
             SqlType::Array(_) => return Err(WRONG_ENCODING),
         })
@@ -148,9 +198,9 @@ impl Page<'_> {
 
     fn integers<N: Fixed>(&mut self, convert: impl Fn(i64) -> N + Copy) -> Result<Vec<N>, Flaw> {
         match self.encoding {
-            Encoding::Plain => plain::decode(&mut self.input, self.rows),
-            Encoding::Constant => constant::decode(&mut self.input, self.rows),
-            encoding => integers::decode(encoding, &mut self.input, self.rows, self.sections, convert),
+            Encoding::Plain => plain::decode(&mut self.input, self.selection),
+            Encoding::Constant => constant::decode(&mut self.input, self.selection.count()),
+            encoding => integers::decode(encoding, &mut self.input, self.selection, self.sections, convert),
         }
     }
 
@@ -170,13 +220,14 @@ impl Page<'_> {
     where
         T::Native: Float,
     {
-        let (input, rows) = (&mut self.input, self.rows);
+        let (input, selection) = (&mut self.input, self.selection);
         let values = match self.encoding {
-            Encoding::Plain => plain::decode(input, rows)?,
-            Encoding::Constant => constant::decode(input, rows)?,
-            Encoding::Decimal | Encoding::Scaled => decimal::decode(self.encoding, input, rows, self.sections)?,
-            Encoding::Ordered => integers::decode_nested(input, rows, self.sections, T::Native::of_ordered)?,
-            Encoding::Real => real::decode(input, rows, self.sections)?,
+            Encoding::Plain => plain::decode(input, selection)?,
+            Encoding::Constant => constant::decode(input, selection.count())?,
+            Encoding::Decimal | Encoding::Scaled => decimal::decode(self.encoding, input, selection, self.sections)?,
+            Encoding::Ordered => integers::decode_nested(input, selection, self.sections, T::Native::of_ordered)?,
+            Encoding::Split => split::decode(input, selection)?,
+            Encoding::Real => selection.pick(real::decode(input, selection.rows(), self.sections)?),
             _ => return Err(WRONG_ENCODING),
         };
         self.primitive::<T>(values, sql_type.arrow())
@@ -194,12 +245,12 @@ impl Page<'_> {
 
     /// 16 bytes a row.
     fn sixteen_bytes(&mut self) -> Result<Vec<u8>, Flaw> {
-        check_decoded_bytes(self.rows, 16)?;
+        check_decoded_bytes(self.selection.rows(), 16)?;
         match self.encoding {
-            Encoding::Plain => Ok(self.input.take(self.rows * 16)?.to_vec()),
-            Encoding::Constant => Ok(self.input.take(16)?.repeat(self.rows)),
+            Encoding::Plain => Ok(plain::decode::<[u8; 16]>(&mut self.input, self.selection)?.into_flattened()),
+            Encoding::Constant => Ok(self.input.take(16)?.repeat(self.selection.count())),
             Encoding::Dictionary | Encoding::Terms => {
-                let decoded = dictionary::decode(self.encoding, &mut self.input, self.rows, None, self.sections)?;
+                let decoded = dictionary::spell(self.codes()?, None)?;
                 if decoded.offsets.windows(2).any(|span| span[1] - span[0] != 16) {
                     return Err(Flaw("an entry of fixed width has another length"));
                 }
@@ -211,7 +262,8 @@ impl Page<'_> {
 
     fn uuids(&mut self) -> Result<ArrayRef, Flaw> {
         let bytes = self.sixteen_bytes()?;
-        let array = FixedSizeBinaryArray::try_new_with_len(16, bytes.into(), self.nulls.take(), self.rows);
+        let (nulls, rows) = (self.nulls.take(), self.selection.count());
+        let array = FixedSizeBinaryArray::try_new_with_len(16, bytes.into(), nulls, rows);
         Ok(Arc::new(array.map_err(|_| Flaw("the bytes do not make up uuids"))?))
     }
 
@@ -227,10 +279,10 @@ impl Page<'_> {
 
     fn booleans(&mut self) -> Result<ArrayRef, Flaw> {
         let bits = match self.encoding {
-            Encoding::Bitmap => bitmap::decode(&mut self.input, self.rows)?,
+            Encoding::Bitmap => bitmap::decode(&mut self.input, self.selection)?,
             Encoding::Constant => match self.input.u8()? {
-                0 => BooleanBuffer::new_unset(self.rows),
-                1 => BooleanBuffer::new_set(self.rows),
+                0 => BooleanBuffer::new_unset(self.selection.count()),
+                1 => BooleanBuffer::new_set(self.selection.count()),
                 _ => return Err(Flaw("a boolean is neither true nor false")),
             },
             _ => return Err(WRONG_ENCODING),
@@ -242,12 +294,17 @@ impl Page<'_> {
     fn bytes(&mut self) -> Result<Decoded, Flaw> {
         let nulls = self.nulls.as_ref().filter(|nulls| nulls.null_count() > 0);
         match self.encoding {
-            Encoding::Bytes => bytes::decode(&mut self.input, self.rows),
-            Encoding::Constant => bytes::decode_constant(self.input.rest(), self.rows, nulls),
+            Encoding::Bytes => bytes::decode(&mut self.input, self.selection),
+            Encoding::Constant => bytes::decode_constant(self.input.rest(), self.selection.count(), nulls),
             Encoding::Dictionary | Encoding::Terms => {
-                dictionary::decode(self.encoding, &mut self.input, self.rows, nulls, self.sections)
+                let nulls = nulls.cloned();
+                dictionary::spell(self.codes()?, nulls.as_ref())
             }
             _ => Err(WRONG_ENCODING),
         }
+    }
+
+    fn codes(&mut self) -> Result<dictionary::Codes, Flaw> {
+        dictionary::decode_codes(self.encoding, &mut self.input, self.selection, self.sections)
     }
 }

@@ -14,15 +14,18 @@ use meridian_proto::types::SqlType;
 use super::encoding::decimal::{self, Float};
 use super::encoding::plain::{self, Fixed};
 use super::encoding::section::SectionWriter;
-use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, integers, packed, real};
-use super::page::Framer;
+use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, integers, packed, split};
+use super::page::{Framer, Squeeze};
 use super::zone::Zone;
 use crate::error::EngineError;
 
 /// Decimals that take one byte in so many of their plain form are as small as floats get: nothing else is tried.
 const SCALED_PART: usize = 2;
 /// Floats that are no decimals must save one byte in so many, or they stay as they are.
-const REAL_SAVES_PART: usize = 16;
+const SPLIT_SAVES_PART: usize = 16;
+
+/// An encoding that was taken, and what zstd may do on top of it.
+type Taken = (Encoding, Squeeze);
 
 /// Encodes columns, one at a time. One per writer: its buffers are reused.
 pub struct ColumnEncoder {
@@ -57,12 +60,12 @@ impl ColumnEncoder {
         }
         let null_count = array.null_count();
         if null_count == array.len() {
-            self.framer.frame(Encoding::Null, array.len(), &[], &[], out);
+            self.framer.frame((Encoding::Null, Squeeze::No), array.len(), &[], &[], out);
             return Ok(PageFacts { encoding: Encoding::Null, null_count, zone: Zone::Unknown });
         }
         let mut values = std::mem::take(&mut self.values);
         values.clear();
-        let (encoding, zone) = self.encode_values(array, sql_type, &mut values)?;
+        let (taken, zone) = self.encode_values(array, sql_type, &mut values)?;
         if values.len() > DECODED_BYTES_MAX {
             return Err(EngineError::Rows(format!("{} bytes of one column in one row group", values.len())));
         }
@@ -70,18 +73,18 @@ impl ColumnEncoder {
         if let Some(nulls) = array.nulls().filter(|_| null_count > 0) {
             bitmap::encode(nulls.inner(), &mut self.mask);
         }
-        self.framer.frame(encoding, array.len(), &self.mask, &values, out);
+        self.framer.frame(taken, array.len(), &self.mask, &values, out);
         self.values = values;
-        Ok(PageFacts { encoding, null_count, zone })
+        Ok(PageFacts { encoding: taken.0, null_count, zone })
     }
 
     /// Appends the page of unsigned numbers that no SQL type holds: commit timestamps.
     pub fn encode_commits(&mut self, commits: &[u64], out: &mut Vec<u8>) -> Encoding {
         self.values.clear();
         let signed: Vec<i64> = commits.iter().map(|commit| *commit as i64).collect();
-        let encoding = pick_integers(&signed, &signed, &mut self.sections, &mut self.values);
-        self.framer.frame(encoding, commits.len(), &[], &self.values, out);
-        encoding
+        let taken = pick_integers(&signed, &signed, &mut self.values);
+        self.framer.frame(taken, commits.len(), &[], &self.values, out);
+        taken.0
     }
 
     fn encode_values(
@@ -89,20 +92,20 @@ impl ColumnEncoder {
         array: &ArrayRef,
         sql_type: &SqlType,
         out: &mut Vec<u8>,
-    ) -> Result<(Encoding, Zone), EngineError> {
+    ) -> Result<(Taken, Zone), EngineError> {
         let sections = &mut self.sections;
         Ok(match sql_type {
             SqlType::Bool => booleans(array.as_boolean(), out),
-            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), sections, out),
-            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), sections, out),
-            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), sections, out),
-            SqlType::Date => integers(array.as_primitive::<Date32Type>(), sections, out),
-            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), sections, out),
+            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), out),
+            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), out),
+            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), out),
+            SqlType::Date => integers(array.as_primitive::<Date32Type>(), out),
+            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), out),
             SqlType::Timestamp | SqlType::Timestamptz => {
-                integers(array.as_primitive::<TimestampMicrosecondType>(), sections, out)
+                integers(array.as_primitive::<TimestampMicrosecondType>(), out)
             }
-            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), sections, out),
-            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), sections, out),
+            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), out),
+            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), out),
             SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), sections, out),
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => {
                 let array = array.as_string::<i32>();
@@ -131,14 +134,14 @@ impl ColumnEncoder {
     }
 
     /// Packed lengths, the number of elements, and the page of the elements.
-    fn lists(&mut self, array: &ListArray, element: &SqlType, out: &mut Vec<u8>) -> Result<Encoding, EngineError> {
+    fn lists(&mut self, array: &ListArray, element: &SqlType, out: &mut Vec<u8>) -> Result<Taken, EngineError> {
         let offsets = array.value_offsets();
         let lengths: Vec<i64> = offsets.windows(2).map(|pair| i64::from(pair[1]) - i64::from(pair[0])).collect();
         packed::encode(&lengths, &packed::estimate(&lengths), out);
         let (first, last) = (offsets[0] as usize, offsets[array.len()] as usize);
         let elements = array.values().slice(first, last - first);
         self.encode(&elements, element, out)?;
-        Ok(Encoding::List)
+        Ok((Encoding::List, Squeeze::Whole))
     }
 }
 
@@ -154,7 +157,7 @@ fn filled<'a, T: Copy>(values: &'a [T], nulls: Option<&NullBuffer>) -> Cow<'a, [
     Cow::Owned(values.iter().zip(nulls.iter()).map(fill).collect())
 }
 
-fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Encoding, Zone) {
+fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Taken, Zone) {
     let bits = match array.nulls() {
         Some(nulls) => array.values() & nulls.inner(),
         None => array.values().clone(),
@@ -163,24 +166,20 @@ fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Encoding, Zone) {
     let zone = Zone::Int { min: i64::from(trues == valid), max: i64::from(trues > 0) };
     if trues == 0 || trues == valid {
         out.push(u8::from(trues > 0));
-        return (Encoding::Constant, zone);
+        return ((Encoding::Constant, Squeeze::No), zone);
     }
     bitmap::encode(&bits, out);
-    (Encoding::Bitmap, zone)
+    ((Encoding::Bitmap, Squeeze::Whole), zone)
 }
 
-fn integers<T: ArrowPrimitiveType>(
-    array: &PrimitiveArray<T>,
-    sections: &mut SectionWriter,
-    out: &mut Vec<u8>,
-) -> (Encoding, Zone)
+fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Taken, Zone)
 where
     T::Native: Fixed + Into<i64>,
 {
     let values = filled(array.values(), array.nulls());
     let wide: Vec<i64> = values.iter().map(|value| (*value).into()).collect();
     let (min, max) = range(&wide);
-    (pick_integers(&values, &wide, sections, out), Zone::Int { min, max })
+    (pick_integers(&values, &wide, out), Zone::Int { min, max })
 }
 
 fn range(values: &[i64]) -> (i64, i64) {
@@ -188,70 +187,73 @@ fn range(values: &[i64]) -> (i64, i64) {
 }
 
 /// `wide` are the `values`, as 64 bits.
-fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Encoding {
+fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], out: &mut Vec<u8>) -> Taken {
     let plan = integers::estimate(wide);
     match plan.encoding() {
         Encoding::Constant => {
             constant::encode(values[0], out);
-            Encoding::Constant
+            (Encoding::Constant, Squeeze::No)
         }
         encoding if plan.bytes() < plain::estimate::<T>(values.len()) => {
-            integers::encode(wide, &plan, sections, out);
-            encoding
+            integers::encode(wide, &plan, out);
+            (encoding, squeeze_of(&plan))
         }
         _ => {
             plain::encode(values, out);
-            Encoding::Plain
+            (Encoding::Plain, Squeeze::Blocks)
         }
     }
 }
 
-fn floats<T: ArrowPrimitiveType>(
-    array: &PrimitiveArray<T>,
-    sections: &mut SectionWriter,
-    out: &mut Vec<u8>,
-) -> (Encoding, Zone)
+/// On top of integers with or without something around them.
+fn squeeze_of(plan: &integers::Plan) -> Squeeze {
+    if plan.encoding() == Encoding::Binned { Squeeze::No } else { Squeeze::Blocks }
+}
+
+fn floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Taken, Zone)
 where
     T::Native: Float,
 {
     let values = filled(array.values(), array.nulls());
-    let zone = float_zone(&values);
-    if constant::estimate(&values, |a, b| a.same_bits(*b)).is_some() {
+    (pick_floats(&values, out), float_zone(&values))
+}
+
+fn pick_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Taken {
+    if constant::estimate(values, |a, b| a.same_bits(*b)).is_some() {
         constant::encode(values[0], out);
-        return (Encoding::Constant, zone);
+        return (Encoding::Constant, Squeeze::No);
     }
-    let plain_bytes = plain::estimate::<T::Native>(values.len());
-    let scaled = decimal::estimate(&values);
+    let plain_bytes = plain::estimate::<T>(values.len());
+    let scaled = decimal::estimate(values);
     if let Some(plan) = &scaled
         && plan.bytes < plain_bytes / SCALED_PART
     {
-        decimal::encode(&values, plan, sections, out);
-        return (Encoding::Scaled, zone);
+        decimal::encode(values, plan, out);
+        return (Encoding::Scaled, squeeze_of(&plan.plan));
     }
     let ordered: Vec<i64> = values.iter().map(|value| value.to_ordered()).collect();
-    let (plan, real) = (integers::estimate(&ordered), real::estimate(&values));
+    let (plan, split) = (integers::estimate(&ordered), split::estimate(values));
     let scaled_bytes = scaled.as_ref().map_or(usize::MAX, |plan| plan.bytes);
-    let real_bytes = real.as_ref().map_or(usize::MAX, |plan| plan.bytes);
-    let best = scaled_bytes.min(plan.bytes()).min(real_bytes);
-    let encoding = match (scaled, real) {
-        _ if best >= plain_bytes - plain_bytes / REAL_SAVES_PART => {
-            plain::encode(&values, out);
-            Encoding::Plain
+    let split_bytes = split.as_ref().map_or(usize::MAX, |plan| plan.bytes);
+    let best = scaled_bytes.min(plan.bytes()).min(split_bytes);
+    match (scaled, split) {
+        _ if best >= plain_bytes - plain_bytes / SPLIT_SAVES_PART => {
+            plain::encode(values, out);
+            (Encoding::Plain, Squeeze::Blocks)
         }
         (Some(plan), _) if scaled_bytes == best => {
-            decimal::encode(&values, &plan, sections, out);
-            Encoding::Scaled
+            decimal::encode(values, &plan, out);
+            (Encoding::Scaled, squeeze_of(&plan.plan))
         }
-        (_, Some(plan)) if real_bytes == best => {
-            real::encode(&values, &plan, sections, out);
-            Encoding::Real
+        (_, Some(plan)) if split_bytes == best => {
+            split::encode(values, &plan, out);
+            (Encoding::Split, Squeeze::No)
         }
         _ => {
-            integers::encode_nested(&ordered, &plan, sections, out);
-            Encoding::Ordered
+            integers::encode_nested(&ordered, &plan, out);
+            (Encoding::Ordered, squeeze_of(&plan))
         }
-    };
-    (encoding, zone)
+    }
 }
 
 fn float_zone<T: Float>(values: &[T]) -> Zone {
@@ -265,23 +267,19 @@ fn float_zone<T: Float>(values: &[T]) -> Zone {
     Zone::Float { min, max, nan }
 }
 
-fn decimals(
-    array: &PrimitiveArray<Decimal128Type>,
-    sections: &mut SectionWriter,
-    out: &mut Vec<u8>,
-) -> (Encoding, Zone) {
+fn decimals(array: &PrimitiveArray<Decimal128Type>, sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Taken, Zone) {
     let values = filled(array.values(), array.nulls());
     let zone = values.iter().fold((i128::MAX, i128::MIN), |(min, max), value| (min.min(*value), max.max(*value)));
     let zone = Zone::Decimal { min: zone.0, max: zone.1 };
     if values.iter().all(|value| i64::try_from(*value).is_ok()) {
         let wide: Vec<i64> = values.iter().map(|value| *value as i64).collect();
-        return (pick_integers(&values, &wide, sections, out), zone);
+        return (pick_integers(&values, &wide, out), zone);
     }
     let bytes: Vec<[u8; 16]> = values.iter().map(|value| value.to_le_bytes()).collect();
     (sixteen_bytes(&bytes, sections, out), zone)
 }
 
-fn uuids(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Encoding, Zone) {
+fn uuids(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Taken, Zone) {
     let numbers = values.iter().map(|value| u128::from_be_bytes(*value));
     let (min, max) = numbers.fold((u128::MAX, u128::MIN), |(min, max), value| (min.min(value), max.max(value)));
     (sixteen_bytes(values, sections, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
@@ -298,19 +296,19 @@ fn intervals(values: &[arrow::datatypes::IntervalMonthDayNano]) -> Vec<[u8; 16]>
     bytes
 }
 
-fn sixteen_bytes(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Encoding {
+fn sixteen_bytes(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Taken {
     if constant::estimate(values, |a, b| a == b).is_some() {
         constant::encode(values[0], out);
-        return Encoding::Constant;
+        return (Encoding::Constant, Squeeze::No);
     }
     if let Some(plan) = dictionary::estimate(values.len(), |row| Some(&values[row][..]))
         && plan.bytes < plain::estimate::<[u8; 16]>(values.len())
     {
         dictionary::encode(&plan, sections, out);
-        return Encoding::Terms;
+        return (Encoding::Terms, Squeeze::Blocks);
     }
     plain::encode(values, out);
-    Encoding::Plain
+    (Encoding::Plain, Squeeze::Blocks)
 }
 
 /// Text and binary.
@@ -320,7 +318,7 @@ fn strings(
     nulls: Option<&NullBuffer>,
     sections: &mut SectionWriter,
     out: &mut Vec<u8>,
-) -> (Encoding, Zone) {
+) -> (Taken, Zone) {
     let rows = offsets.len() - 1;
     let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
     let bytes_of = |row: usize| &data[offsets[row] as usize..offsets[row + 1] as usize];
@@ -332,20 +330,20 @@ fn strings(
     let Some(plan) = plan else {
         let zone = bytes_zone((0..rows).filter(|row| nulls.is_none_or(|nulls| nulls.is_valid(*row))).map(bytes_of));
         bytes::encode(&bytes::estimate(rows, value), value, out);
-        return (Encoding::Bytes, zone);
+        return ((Encoding::Bytes, Squeeze::Whole), zone);
     };
     let zone = bytes_zone(plan.entries.iter().copied());
     if let [only] = plan.entries.as_slice() {
         out.extend_from_slice(only);
-        return (Encoding::Constant, zone);
+        return ((Encoding::Constant, Squeeze::No), zone);
     }
     let apart = bytes::estimate(rows, value);
     if apart.bytes < plan.bytes {
         bytes::encode(&apart, value, out);
-        return (Encoding::Bytes, zone);
+        return ((Encoding::Bytes, Squeeze::Whole), zone);
     }
     dictionary::encode(&plan, sections, out);
-    (Encoding::Terms, zone)
+    ((Encoding::Terms, Squeeze::Blocks), zone)
 }
 
 fn bytes_zone<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Zone {

@@ -16,6 +16,9 @@ mod encode;
 mod footer;
 mod format;
 
+mod bundle;
+mod page_cache;
+mod piece_writer;
 mod pieces;
 mod reader;
 mod statistics;
@@ -27,13 +30,15 @@ mod arbitrary;
 mod tests;
 
 pub use arbitrary::decode_arbitrary;
+pub use decode::Terms;
+pub use page_cache::{FilePages, PageCache, PageCacheFigures};
 pub use pieces::{PieceColumn, Pieces};
 pub use reader::{Commits, RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
 pub use statistics::ZoneStatistics;
 pub use writer::{SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary, write};
 
 /// Version of the files that are written, and the newest that is read.
-pub const SEGMENT_VERSION: u32 = 2;
+pub const SEGMENT_VERSION: u32 = 3;
 /// The oldest that is read.
 pub const SEGMENT_VERSION_MIN: u32 = 1;
 /// Rows of a row group, at most, in files that are written.

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use meridian_proto::ids::{ChunkId, SegmentId};
 use zstd::bulk::Compressor;
 
-use super::encoding::section::{SectionReader, ZSTD_LEVEL, squeeze};
+use super::encoding::section::{SectionReader, ZSTD_LEVEL, ZSTD_SAVES_PART, squeeze};
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input};
 
 /// Bytes before the null mask.
@@ -28,9 +28,24 @@ pub const PAGE_HEADER_BYTES: usize = 20;
 /// Bytes of the checksum at the end.
 pub const PAGE_CHECKSUM_BYTES: usize = 4;
 
+/// Values shorter than this are not compressed as a whole: what that saves is not worth a reader's time.
+const SQUEEZED_BYTES_MIN: usize = 2048;
+/// Values of which a part can be read must save one byte in so many, since compressed they are read as a whole.
+const PART_SAVES_PART: usize = 4;
+
 const NULLS: u8 = 1;
 const MASK_ZSTD: u8 = 2;
 const VALUES_ZSTD: u8 = 4;
+
+/// What compressing the values of a page with zstd may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Squeeze {
+    /// Nothing: they have the entropy of their bits already.
+    No,
+    /// Blocks of them can be read by themselves as long as they are not compressed.
+    Blocks,
+    Whole,
+}
 
 /// Compresses the parts of pages. One per writer: its context is reused.
 pub struct Framer {
@@ -44,15 +59,28 @@ impl Framer {
     }
 
     /// Appends a page without checksum. `mask` is empty when no row is NULL.
-    pub fn frame(&mut self, encoding: Encoding, rows: usize, mask: &[u8], values: &[u8], out: &mut Vec<u8>) {
+    pub fn frame(
+        &mut self,
+        (encoding, may_squeeze): (Encoding, Squeeze),
+        rows: usize,
+        mask: &[u8],
+        values: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let start = out.len();
         let mut flags = if mask.is_empty() { 0 } else { NULLS };
         out.resize(start + PAGE_HEADER_BYTES, 0);
-        if self.squeeze(mask, out) {
+        if self.squeeze(mask, ZSTD_SAVES_PART, out) {
             flags |= MASK_ZSTD;
         }
         let mask_end = out.len();
-        if self.squeeze(values, out) {
+        let saves_part = match may_squeeze {
+            Squeeze::Blocks => PART_SAVES_PART,
+            Squeeze::No | Squeeze::Whole => ZSTD_SAVES_PART,
+        };
+        if may_squeeze == Squeeze::No || values.len() < SQUEEZED_BYTES_MIN {
+            out.extend_from_slice(values);
+        } else if self.squeeze(values, saves_part, out) {
             flags |= VALUES_ZSTD;
         }
         let lengths = [rows, mask_end - start - PAGE_HEADER_BYTES, out.len() - mask_end, values.len()];
@@ -65,8 +93,8 @@ impl Framer {
     }
 
     /// Appends the part, compressed where that saves enough, and tells whether it is.
-    fn squeeze(&mut self, part: &[u8], out: &mut Vec<u8>) -> bool {
-        let stored = squeeze(&mut self.compressor, &mut self.squeezed, part);
+    fn squeeze(&mut self, part: &[u8], saves_part: usize, out: &mut Vec<u8>) -> bool {
+        let stored = squeeze(&mut self.compressor, &mut self.squeezed, part, saves_part);
         out.extend_from_slice(stored);
         stored.len() < part.len()
     }

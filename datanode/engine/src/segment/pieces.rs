@@ -5,13 +5,19 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::concat_batches;
-use arrow::error::ArrowError;
+use arrow::datatypes::Int64Type;
 use meridian_proto::schema::Column;
+use meridian_proto::types::SqlType;
 
-use super::reader::{Commits, RowGroupRows, SegmentReader};
+use super::bundle;
+use super::decode::ColumnDecoder;
+use super::encode::ColumnEncoder;
+use super::encoding::Flaw;
+use super::footer::ArchivedFooterPieces;
+use super::page_cache::Held;
+use super::reader::{PagePlace, SegmentReader, What};
 use crate::disk::DiskFile;
 use crate::error::EngineError;
 
@@ -51,6 +57,40 @@ impl Pieces {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.starts.len() * 4 + self.buckets.len() * 8
     }
+
+    /// Appends the directory, without a checksum: rows of the pieces, numbers of their buckets.
+    pub(super) fn encode(&self, encoder: &mut ColumnEncoder, out: &mut Vec<u8>) -> Result<(), EngineError> {
+        let lengths: Int64Array = (0..self.len()).map(|piece| Some(self.rows_of(piece).len() as i64)).collect();
+        let numbers: Int64Array = self.buckets.iter().map(|bucket| Some(bucket / self.width_us)).collect();
+        for numbers in [lengths, numbers] {
+            let array: ArrayRef = std::sync::Arc::new(numbers);
+            bundle::write_part(out, |out| encoder.encode(&array, &SqlType::Int8, out).map(drop))?;
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8], footer: &ArchivedFooterPieces, rows: usize) -> Result<Self, Flaw> {
+        let [lengths, numbers] = bundle::parts(bytes)?;
+        let (lengths, numbers) = lengths.zip(numbers).ok_or(Flaw("a directory of pieces is not complete"))?;
+        let (width_us, count) = (footer.width_us.to_native(), footer.count.to_native() as usize);
+        let mut decoder = ColumnDecoder::default();
+        let lengths = decoder.decode(lengths, &SqlType::Int8, count)?;
+        let numbers = decoder.decode(numbers, &SqlType::Int8, count)?;
+        let impossible = Flaw("a directory of pieces does not fit its row group");
+        if lengths.null_count() > 0 || numbers.null_count() > 0 {
+            return Err(impossible);
+        }
+        let mut starts = Vec::with_capacity(count);
+        let mut end = 0usize;
+        for length in lengths.as_primitive::<Int64Type>().values() {
+            starts.push(end as u32);
+            let length = usize::try_from(*length).ok().filter(|length| (1..=rows - end).contains(length));
+            end += length.ok_or(impossible)?;
+        }
+        let buckets = numbers.as_primitive::<Int64Type>().values().iter().map(|number| number.checked_mul(width_us));
+        let buckets = buckets.collect::<Option<Vec<_>>>().ok_or(impossible)?;
+        if end == rows { Ok(Self { width_us, starts, buckets, rows }) } else { Err(impossible) }
+    }
 }
 
 /// What is known of a column in each piece: one entry per piece in every array.
@@ -81,18 +121,91 @@ impl PieceColumn {
 
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        use arrow::array::Array;
         let arrays = [&self.mins, &self.maxs, &self.firsts, &self.lasts];
         let values = arrays.into_iter().chain(&self.sums).map(|array| array.get_array_memory_size()).sum::<usize>();
         size_of::<Self>() + self.counts.get_array_memory_size() + values
     }
+
+    /// Appends the statistics of a column of that type, without a checksum.
+    pub(super) fn encode(
+        &self,
+        sql_type: &SqlType,
+        encoder: &mut ColumnEncoder,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EngineError> {
+        let counts: ArrayRef = std::sync::Arc::new(self.counts.clone());
+        let known = self
+            .known
+            .clone()
+            .map(|known| -> ArrayRef { std::sync::Arc::new(arrow::array::BooleanArray::new(known, None)) });
+        // Of times, the least and the greatest are the first and the last.
+        let (firsts, lasts) = if is_time(sql_type) { (None, None) } else { (Some(&self.firsts), Some(&self.lasts)) };
+        let parts = [
+            (Some(&counts), &SqlType::Int8),
+            (self.sums.as_ref(), &sum_type(sql_type)),
+            (Some(&self.mins), sql_type),
+            (Some(&self.maxs), sql_type),
+            (firsts, sql_type),
+            (lasts, sql_type),
+            (known.as_ref(), &SqlType::Bool),
+        ];
+        for (array, sql_type) in parts {
+            let write = |out: &mut Vec<u8>| match array {
+                Some(array) => encoder.encode(array, sql_type, out).map(drop),
+                None => Ok(()),
+            };
+            bundle::write_part(out, write)?;
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8], sql_type: &SqlType, count: usize) -> Result<Self, Flaw> {
+        let [counts, sums, mins, maxs, firsts, lasts, known] = bundle::parts(bytes)?;
+        let mut decoder = ColumnDecoder::default();
+        let mut array = |part: Option<&[u8]>, sql_type: &SqlType| {
+            part.map(|part| decoder.decode(part, sql_type, count)).transpose()
+        };
+        let missing = Flaw("statistics of pieces are not complete");
+        let (mins, maxs) = (array(mins, sql_type)?.ok_or(missing)?, array(maxs, sql_type)?.ok_or(missing)?);
+        let counts = array(counts, &SqlType::Int8)?.ok_or(missing)?;
+        let known = array(known, &SqlType::Bool)?;
+        if counts.null_count() > 0 || known.as_ref().is_some_and(|known| known.null_count() > 0) {
+            return Err(missing);
+        }
+        Ok(Self {
+            counts: counts.as_primitive::<Int64Type>().clone(),
+            sums: array(sums, &sum_type(sql_type))?,
+            firsts: array(firsts, sql_type)?.unwrap_or_else(|| ArrayRef::clone(&mins)),
+            lasts: array(lasts, sql_type)?.unwrap_or_else(|| ArrayRef::clone(&maxs)),
+            mins,
+            maxs,
+            known: known.map(|known| known.as_boolean().values().clone()),
+        })
+    }
+}
+
+pub(super) fn is_time(sql_type: &SqlType) -> bool {
+    matches!(sql_type, SqlType::Timestamp | SqlType::Timestamptz)
+}
+
+fn sum_type(sql_type: &SqlType) -> SqlType {
+    if matches!(sql_type, SqlType::Float4 | SqlType::Float8) { SqlType::Float8 } else { SqlType::Int8 }
 }
 
 impl<F: DiskFile> SegmentReader<F> {
     /// The pieces of a row group; `None` where the file knows none.
     pub async fn pieces(&self, row_group: usize) -> Result<Option<Rc<Pieces>>, EngineError> {
-        let _ = row_group;
-        Ok(None)
+        let Some(footer) = self.footer().pieces(row_group) else { return Ok(None) };
+        let place = PagePlace::of_bundle(&footer.directory, What::Pieces { row_group });
+        if let Some(Held::Pieces(pieces)) = self.held(place) {
+            return Ok(Some(pieces));
+        }
+        let stored = self.load(vec![place], false).await?;
+        let rows = self.row_group(row_group).rows;
+        let pieces = Pieces::decode(stored.get(place), footer, rows).map_err(|flaw| self.damage(place, flaw.0))?;
+        let pieces = Rc::new(pieces);
+        self.hold(place, &Held::Pieces(Rc::clone(&pieces)));
+        Ok(Some(pieces))
     }
 
     /// What is known of a column in each piece; `None` without pieces and for other types than integers, floats and the
@@ -102,39 +215,49 @@ impl<F: DiskFile> SegmentReader<F> {
         row_group: usize,
         column: &Column,
     ) -> Result<Option<Rc<PieceColumn>>, EngineError> {
-        let _ = (row_group, column);
-        Ok(None)
+        Ok(self.piece_columns(row_group, std::slice::from_ref(column)).await?.pop().flatten())
     }
 
-    /// As [`Self::read`], of some rows only: `ranges` ascend and do not overlap.
-    ///
-    /// # Panics
-    /// When there is no such row group, or a range lies outside of it.
-    pub async fn read_ranges(
+    /// As [`Self::piece_statistics`], of several columns with few reads.
+    pub async fn piece_columns(
         &self,
         row_group: usize,
         columns: &[Column],
-        ranges: &[Range<usize>],
-        pause: &impl AsyncFn(),
-    ) -> Result<RowGroupRows, EngineError> {
-        let whole = self.read(row_group, columns, pause).await?;
-        let batch = picked(&whole.batch, ranges).map_err(|error| EngineError::Rows(error.to_string()))?;
-        let commits = match whole.commits {
-            Some(Commits::Each(all)) => {
-                Some(Commits::Each(ranges.iter().flat_map(|range| &all[range.clone()]).copied().collect()))
+    ) -> Result<Vec<Option<Rc<PieceColumn>>>, EngineError> {
+        let Some(footer) = self.footer().pieces(row_group) else { return Ok(vec![None; columns.len()]) };
+        let mut found = Vec::with_capacity(columns.len());
+        let mut missing = Vec::new();
+        for (at, column) in columns.iter().enumerate() {
+            let Some(place) = self.piece_place(row_group, footer, column) else {
+                found.push(None);
+                continue;
+            };
+            match self.held(place) {
+                Some(Held::PieceColumn(column)) => found.push(Some(column)),
+                _ => {
+                    found.push(None);
+                    missing.push((at, place));
+                }
             }
-            commits => commits,
-        };
-        Ok(RowGroupRows { batch, commits, bytes_read: whole.bytes_read })
-    }
-}
-
-fn picked(batch: &RecordBatch, ranges: &[Range<usize>]) -> Result<RecordBatch, ArrowError> {
-    match ranges {
-        [only] => Ok(batch.slice(only.start, only.len())),
-        ranges => {
-            let parts: Vec<RecordBatch> = ranges.iter().map(|range| batch.slice(range.start, range.len())).collect();
-            concat_batches(&batch.schema(), &parts)
         }
+        let stored = self.load(missing.iter().map(|(_, place)| *place).collect(), false).await?;
+        for (at, place) in missing {
+            let count = footer.count.to_native() as usize;
+            let column = PieceColumn::decode(stored.get(place), &columns[at].sql_type, count);
+            let column = Rc::new(column.map_err(|flaw| self.damage(place, flaw.0))?);
+            self.hold(place, &Held::PieceColumn(Rc::clone(&column)));
+            found[at] = Some(column);
+        }
+        Ok(found)
+    }
+
+    /// Where a column's statistics are; `None` when it has none, or is of another type in the file.
+    fn piece_place(&self, row_group: usize, footer: &ArchivedFooterPieces, column: &Column) -> Option<PagePlace> {
+        let position = self.position_of(column.id)?;
+        if self.footer().columns()[position].1 != column.sql_type {
+            return None;
+        }
+        let of = footer.columns.iter().find(|of| usize::from(of.position.to_native()) == position)?;
+        Some(PagePlace::of_bundle(&of.place, What::PieceColumn { row_group, column: column.id }))
     }
 }

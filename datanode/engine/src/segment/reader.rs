@@ -1,19 +1,27 @@
-//! Reads a segment file: the footer once, then pages of the row groups and columns that are asked for. Every checksum is
-//! verified on every read; what does not match is an error that names file, row group, column and byte, never data.
+//! Reads a segment file: the footer once, then pages of the row groups and columns that are asked for, from the shard's
+//! page cache where they are in it. Every checksum is verified when bytes come from the file; what does not match is an
+//! error that names file, row group, column and byte, never data.
 
 use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::Schema;
 use meridian_proto::ids::{ChunkId, ClusterId, ColumnId, SchemaVersion, SegmentId, Ts};
 use meridian_proto::schema::{Column, TableSchema};
+use meridian_proto::types::SqlType;
 
-use super::decode::ColumnDecoder;
-use super::footer::{ArchivedFooterCommits, ArchivedFooterPage, ArchivedFooterRowGroup, Footer};
+use super::decode::{ColumnDecoder, Terms};
+use super::encoding::Encoding;
+use super::encoding::selection::Selection;
+use super::footer::{ArchivedFooterCommits, ArchivedFooterPage, ArchivedFooterPlace, ArchivedFooterRowGroup, Footer};
 use super::format::{HEADER_BYTES, Header, TRAILER_BYTES, Trailer};
 use super::page::{self, PAGE_CHECKSUM_BYTES};
+use super::page_cache::{FilePages, Held};
 use super::writer::{SegmentSummary, widen};
 use crate::disk::{Disk, DiskFile, ReadBuffer};
 use crate::error::EngineError;
@@ -41,6 +49,8 @@ pub struct SegmentReader<F: DiskFile> {
     header: Header,
     footer: Footer,
     file_bytes: u64,
+    /// Pages of this file in the shard's cache.
+    cache: Option<Rc<FilePages>>,
     /// Borrowed only between two awaits.
     decoder: RefCell<ColumnDecoder>,
 }
@@ -76,11 +86,55 @@ pub enum Commits {
     Each(Vec<u64>),
 }
 
-/// A page to read: which one, for messages, and where.
+/// How rows are read.
 #[derive(Clone, Copy)]
-struct PagePlace {
+struct Reading {
+    has_commits: bool,
+    /// Whether pages may stay in the cache.
+    is_kept: bool,
+}
+
+impl Reading {
+    const ALL: Self = Self { has_commits: true, is_kept: true };
+}
+
+/// A page to read: where it is, and which one, for messages.
+#[derive(Clone, Copy)]
+pub(super) struct PagePlace {
     offset: u64,
     bytes: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum What {
+    Column { row_group: usize, column: ColumnId },
+    Commits { row_group: usize },
+    Pieces { row_group: usize },
+    PieceColumn { row_group: usize, column: ColumnId },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Column { row_group, column } => write!(out, "row group {row_group}, column {column}"),
+            Self::Commits { row_group } => write!(out, "row group {row_group}, commit timestamps"),
+            Self::Pieces { row_group } => write!(out, "row group {row_group}, directory of pieces"),
+            Self::PieceColumn { row_group, column } => {
+                write!(out, "row group {row_group}, statistics of column {column}")
+            }
+        }
+    }
+}
+
+impl PagePlace {
+    fn of_page(page: &ArchivedFooterPage, what: What) -> Self {
+        Self { offset: page.offset.to_native(), bytes: page.bytes.to_native() as usize, what }
+    }
+
+    pub(super) fn of_bundle(place: &ArchivedFooterPlace, what: What) -> Self {
+        Self { offset: place.offset.to_native(), bytes: place.bytes.to_native() as usize, what }
+    }
 }
 
 impl<F: DiskFile> SegmentReader<F> {
@@ -103,7 +157,13 @@ impl<F: DiskFile> SegmentReader<F> {
         let trailer_offset = file_bytes - TRAILER_BYTES as u64;
         let trailer = Trailer::decode(&path, &header, trailer_offset, &tail[tail.len() - TRAILER_BYTES..])?;
         let footer = read_footer(&file, &header, trailer, tail_start, &tail).await?;
-        Ok(Self { file, header, footer, file_bytes, decoder: RefCell::default() })
+        Ok(Self { file, header, footer, file_bytes, cache: None, decoder: RefCell::default() })
+    }
+
+    /// Keeps pages in this part of a cache from now on.
+    #[must_use]
+    pub fn cached(self, pages: Rc<FilePages>) -> Self {
+        Self { cache: Some(pages), ..self }
     }
 
     pub fn path(&self) -> &Path {
@@ -145,6 +205,11 @@ impl<F: DiskFile> SegmentReader<F> {
         describe(&self.footer.get().row_groups[at])
     }
 
+    /// The column by which the rows of a series are sorted.
+    pub fn time_column(&self) -> Option<ColumnId> {
+        self.footer.get().time_column.as_ref().map(|id| ColumnId(id.to_native()))
+    }
+
     pub(super) fn footer(&self) -> &Footer {
         &self.footer
     }
@@ -171,12 +236,12 @@ impl<F: DiskFile> SegmentReader<F> {
         page.null_count < group.rows && page.zone.may_match(bound)
     }
 
-    fn position_of(&self, id: ColumnId) -> Option<usize> {
+    pub(super) fn position_of(&self, id: ColumnId) -> Option<usize> {
         self.footer.columns().iter().position(|(column, _)| *column == id)
     }
 
     /// Reads the columns of a row group, those that the file does not have as NULLs. Pages that lie together are read
-    /// together. `pause` is awaited between columns.
+    /// together, and not kept in the cache: this is for who reads the file once. `pause` is awaited between columns.
     ///
     /// # Panics
     /// When there is no such row group: its number comes from this reader.
@@ -186,29 +251,102 @@ impl<F: DiskFile> SegmentReader<F> {
         columns: &[Column],
         pause: &impl AsyncFn(),
     ) -> Result<RowGroupRows, EngineError> {
+        let all = 0..self.row_group(row_group).rows;
+        let selection = Selection::new(all.end, std::slice::from_ref(&all));
+        self.read_selection(row_group, columns, &selection, Reading { is_kept: false, ..Reading::ALL }, pause).await
+    }
+
+    /// As [`Self::read`], of some rows only, whose blocks alone are decoded: `ranges` ascend and do not overlap. Pages are
+    /// kept in the cache.
+    ///
+    /// # Panics
+    /// When there is no such row group, or a range lies outside of it.
+    pub async fn read_ranges(
+        &self,
+        row_group: usize,
+        columns: &[Column],
+        ranges: &[Range<usize>],
+        pause: &impl AsyncFn(),
+    ) -> Result<RowGroupRows, EngineError> {
+        let selection = Selection::new(self.row_group(row_group).rows, ranges);
+        self.read_selection(row_group, columns, &selection, Reading::ALL, pause).await
+    }
+
+    /// As [`Self::read_ranges`], without commit timestamps.
+    ///
+    /// # Panics
+    /// As [`Self::read_ranges`].
+    pub async fn read_columns(
+        &self,
+        row_group: usize,
+        columns: &[Column],
+        ranges: &[Range<usize>],
+        pause: &impl AsyncFn(),
+    ) -> Result<RowGroupRows, EngineError> {
+        let selection = Selection::new(self.row_group(row_group).rows, ranges);
+        self.read_selection(row_group, columns, &selection, Reading { has_commits: false, ..Reading::ALL }, pause).await
+    }
+
+    async fn read_selection(
+        &self,
+        row_group: usize,
+        columns: &[Column],
+        selection: &Selection<'_>,
+        reading: Reading,
+        pause: &impl AsyncFn(),
+    ) -> Result<RowGroupRows, EngineError> {
         let group = &self.footer.get().row_groups[row_group];
-        let rows = group.rows.to_native() as usize;
         let positions = self.positions(columns)?;
-        let commit_page = group.commits.as_ref().and_then(|commits| commits.page.as_ref());
-        let pages = positions.iter().flatten().map(|at| place(&group.pages[*at])).chain(commit_page.map(place));
-        let stored = PageBytes::read(&self.file, pages.collect()).await?;
+        let place = |at: usize| {
+            let what = What::Column { row_group, column: self.footer.columns()[at].0 };
+            PagePlace::of_page(&group.pages[at], what)
+        };
+        let commits = group.commits.as_ref().filter(|_| reading.has_commits);
+        let commit_page = commits.and_then(|commits| commits.page.as_ref());
+        let commit_page = commit_page.map(|page| PagePlace::of_page(page, What::Commits { row_group }));
+        let pages = positions.iter().flatten().map(|at| place(*at)).chain(commit_page);
+        let stored = self.load(pages.collect(), reading.is_kept).await?;
 
         let mut arrays = Vec::with_capacity(columns.len());
         for (column, position) in columns.iter().zip(&positions) {
             arrays.push(match position {
-                Some(at) => self.decode(row_group, *at, rows, &stored)?,
-                None => new_null_array(&column.sql_type.arrow(), rows),
+                Some(at) => self.decode(place(*at), &self.footer.columns()[*at].1, selection, &stored)?,
+                None => new_null_array(&column.sql_type.arrow(), selection.count()),
             });
             pause().await;
         }
-        let commits = match group.commits.as_ref() {
-            Some(commits) => Some(self.decode_commits(row_group, commits, rows, &stored)?),
+        let commits = match commits {
+            Some(commits) => Some(self.decode_commits(commits, commit_page, selection, &stored)?),
             None => None,
         };
-        let batch = assemble(columns, &positions, arrays, rows).map_err(|error| {
+        let batch = assemble(columns, &positions, arrays, selection.count()).map_err(|error| {
             EngineError::Rows(format!("row group {row_group} of {}: {error}", self.path().display()))
         })?;
         Ok(RowGroupRows { batch, commits, bytes_read: stored.bytes_read })
+    }
+
+    /// Distinct values of a text or bytea column and which of them each of the rows has, with the bytes read; `None` where
+    /// its page is no dictionary.
+    ///
+    /// # Panics
+    /// As [`Self::read_ranges`].
+    pub async fn read_terms(
+        &self,
+        row_group: usize,
+        column: &Column,
+        ranges: &[Range<usize>],
+    ) -> Result<Option<(Terms, u64)>, EngineError> {
+        let is_bytes = matches!(column.sql_type, SqlType::Text | SqlType::Varchar(_) | SqlType::Bytea);
+        let Some(at) = self.positions(std::slice::from_ref(column))?[0].filter(|_| is_bytes) else { return Ok(None) };
+        let page = &self.footer.get().row_groups[row_group].pages[at];
+        if !matches!(Encoding::from_code(page.encoding), Some(Encoding::Terms | Encoding::Dictionary)) {
+            return Ok(None);
+        }
+        let place = PagePlace::of_page(page, What::Column { row_group, column: column.id });
+        let stored = self.load(vec![place], true).await?;
+        let selection = Selection::new(self.row_group(row_group).rows, ranges);
+        let terms = self.decoder.borrow_mut().decode_terms(stored.get(place), &column.sql_type, &selection);
+        Ok(Some((terms.map_err(|flaw| self.damage(place, flaw.0))?, stored.bytes_read)))
     }
 
     /// Where each column is in the file, `None` for one that was added later.
@@ -225,49 +363,84 @@ impl<F: DiskFile> SegmentReader<F> {
         columns.iter().map(position).collect()
     }
 
-    fn decode(&self, row_group: usize, at: usize, rows: usize, stored: &PageBytes) -> Result<ArrayRef, EngineError> {
-        let (id, sql_type) = &self.footer.columns()[at];
-        let what = || format!("row group {row_group}, column {id}");
-        let place = place(&self.footer.get().row_groups[row_group].pages[at]);
-        let page = self.checked_page(place, stored, &what)?;
-        let decoded = self.decoder.borrow_mut().decode(page, sql_type, rows);
-        decoded.map_err(|flaw| self.damage(place.offset, &what, flaw.0))
+    fn decode(
+        &self,
+        place: PagePlace,
+        sql_type: &SqlType,
+        selection: &Selection<'_>,
+        stored: &StoredPages,
+    ) -> Result<ArrayRef, EngineError> {
+        let decoded = self.decoder.borrow_mut().decode_rows(stored.get(place), sql_type, selection);
+        decoded.map_err(|flaw| self.damage(place, flaw.0))
     }
 
     fn decode_commits(
         &self,
-        row_group: usize,
         commits: &ArchivedFooterCommits,
-        rows: usize,
-        stored: &PageBytes,
+        page: Option<PagePlace>,
+        selection: &Selection<'_>,
+        stored: &StoredPages,
     ) -> Result<Commits, EngineError> {
-        let Some(page) = commits.page.as_ref() else { return Ok(Commits::All(Ts(commits.min.to_native()))) };
-        let what = || format!("row group {row_group}, commit timestamps");
-        let place = place(page);
-        let page = self.checked_page(place, stored, &what)?;
-        let decoded = self.decoder.borrow_mut().decode_commits(page, rows);
-        Ok(Commits::Each(decoded.map_err(|flaw| self.damage(place.offset, &what, flaw.0))?))
+        let Some(place) = page else { return Ok(Commits::All(Ts(commits.min.to_native()))) };
+        let decoded = self.decoder.borrow_mut().decode_commits(stored.get(place), selection);
+        Ok(Commits::Each(decoded.map_err(|flaw| self.damage(place, flaw.0))?))
     }
 
-    /// The page without its checksum, which matched.
-    fn checked_page<'a>(
-        &self,
-        place: PagePlace,
-        stored: &'a PageBytes,
-        what: &impl Fn() -> String,
-    ) -> Result<&'a [u8], EngineError> {
-        let cut_off = || self.damage(place.offset, what, "the file ends within the page");
-        let bytes = stored.get(place).ok_or_else(cut_off)?;
-        let (page, checksum) = bytes.split_last_chunk::<PAGE_CHECKSUM_BYTES>().ok_or_else(cut_off)?;
-        let expected = page::checksum(self.header.chunk, self.header.segment, place.offset, page);
-        if u32::from_le_bytes(*checksum) != expected {
-            return Err(self.damage(place.offset, what, "page checksum mismatch"));
+    /// What the cache holds of a page.
+    pub(super) fn held(&self, place: PagePlace) -> Option<Held> {
+        self.cache.as_ref()?.get(place.offset)
+    }
+
+    pub(super) fn hold(&self, place: PagePlace, held: &Held) {
+        if let Some(cache) = &self.cache {
+            cache.put(place.offset, held);
         }
-        Ok(page)
     }
 
-    fn damage(&self, offset: u64, what: &impl Fn() -> String, reason: &str) -> EngineError {
-        EngineError::corruption(self.path(), offset, format!("{}: {reason}", what()))
+    /// The pages, from the cache or from the file; those from the file with few reads and verified.
+    pub(super) async fn load(&self, mut pages: Vec<PagePlace>, is_kept: bool) -> Result<StoredPages, EngineError> {
+        pages.sort_unstable_by_key(|page| page.offset);
+        pages.dedup_by_key(|page| page.offset);
+        let mut stored = StoredPages { pages: Vec::with_capacity(pages.len()), bytes_read: 0 };
+        let mut missing = Vec::new();
+        for page in pages {
+            match self.held(page) {
+                Some(Held::Stored(bytes)) => stored.pages.push((page.offset, StoredPage::Held(bytes))),
+                _ => missing.push(page),
+            }
+        }
+        for read in coalesce(&missing) {
+            let bytes = Rc::new(self.file.read_at(read.start, (read.end - read.start) as usize).await?);
+            stored.bytes_read += bytes.len() as u64;
+            for page in missing.iter().filter(|page| read.contains(&page.offset)) {
+                let start = (page.offset - read.start) as usize;
+                let rows = start..self.verify(*page, start, &bytes)?;
+                if is_kept && let Some(cache) = &self.cache {
+                    cache.put(page.offset, &Held::Stored(bytes[rows.clone()].into()));
+                }
+                stored.pages.push((page.offset, StoredPage::Read(Rc::clone(&bytes), rows)));
+            }
+        }
+        stored.pages.sort_unstable_by_key(|(offset, _)| *offset);
+        Ok(stored)
+    }
+
+    /// Where the page that begins at `start` of the bytes ends before its checksum, which matches.
+    fn verify(&self, page: PagePlace, start: usize, bytes: &[u8]) -> Result<usize, EngineError> {
+        let stored = bytes.get(start..start + page.bytes);
+        let Some((contents, checksum)) = stored.and_then(|stored| stored.split_last_chunk::<PAGE_CHECKSUM_BYTES>())
+        else {
+            return Err(self.damage(page, "the file ends within the page"));
+        };
+        let expected = page::checksum(self.header.chunk, self.header.segment, page.offset, contents);
+        if u32::from_le_bytes(*checksum) == expected {
+            return Ok(start + contents.len());
+        }
+        Err(self.damage(page, "page checksum mismatch"))
+    }
+
+    pub(super) fn damage(&self, page: PagePlace, reason: &str) -> EngineError {
+        EngineError::corruption(self.path(), page.offset, format!("{}: {reason}", page.what))
     }
 }
 
@@ -316,7 +489,7 @@ async fn read_footer<F: DiskFile>(
     if page::checksum(header.chunk, header.segment, trailer.footer_offset, bytes) != trailer.footer_checksum {
         return Err(damage("footer checksum mismatch".to_owned()));
     }
-    Footer::decode(bytes, trailer.footer_offset).map_err(damage)
+    Footer::decode(header.version, bytes, trailer.footer_offset).map_err(damage)
 }
 
 fn describe(group: &ArchivedFooterRowGroup) -> RowGroup {
@@ -328,10 +501,6 @@ fn describe(group: &ArchivedFooterRowGroup) -> RowGroup {
         commits: commits.map(|commits| (Ts(commits.min.to_native()), Ts(commits.max.to_native()))),
         page_bytes: pages.map(|page| u64::from(page.bytes.to_native())).sum(),
     }
-}
-
-fn place(page: &ArchivedFooterPage) -> PagePlace {
-    PagePlace { offset: page.offset.to_native(), bytes: page.bytes.to_native() as usize }
 }
 
 /// The columns as a batch of their SQL types.
@@ -349,44 +518,40 @@ fn assemble(
     RecordBatch::try_new_with_options(Arc::new(schema), arrays, &RecordBatchOptions::new().with_row_count(Some(rows)))
 }
 
-/// Bytes of several pages, read with few reads.
-struct PageBytes {
-    /// In order of their place in the file, without overlap.
-    reads: Vec<(u64, ReadBuffer)>,
+/// Pages that were found, without their checksums.
+pub(super) struct StoredPages {
+    /// By their place in the file.
+    pages: Vec<(u64, StoredPage)>,
     bytes_read: u64,
 }
 
-impl PageBytes {
-    async fn read<F: DiskFile>(file: &F, mut pages: Vec<PagePlace>) -> Result<Self, EngineError> {
-        pages.sort_unstable_by_key(|page| page.offset);
-        let mut reads = Vec::new();
-        let mut bytes_read = 0;
-        for (start, end) in coalesce(&pages) {
-            let bytes = file.read_at(start, (end - start) as usize).await?;
-            bytes_read += bytes.len() as u64;
-            reads.push((start, bytes));
-        }
-        Ok(Self { reads, bytes_read })
-    }
+enum StoredPage {
+    Held(Rc<[u8]>),
+    Read(Rc<ReadBuffer>, Range<usize>),
+}
 
-    fn get(&self, page: PagePlace) -> Option<&[u8]> {
-        let at = self.reads.partition_point(|(start, _)| *start <= page.offset).checked_sub(1)?;
-        let (start, bytes) = &self.reads[at];
-        let from = usize::try_from(page.offset - start).ok()?;
-        bytes.get(from..from.checked_add(page.bytes)?)
+impl StoredPages {
+    /// One of those that were asked for.
+    pub(super) fn get(&self, page: PagePlace) -> &[u8] {
+        match self.pages.binary_search_by_key(&page.offset, |(offset, _)| *offset).map(|at| &self.pages[at].1) {
+            Ok(StoredPage::Held(bytes)) => bytes,
+            Ok(StoredPage::Read(bytes, range)) => &bytes[range.clone()],
+            // A page that was not asked for is empty, which no decoder takes.
+            Err(_) => &[],
+        }
     }
 }
 
 /// Puts neighbouring pages (sorted by offset) together into ranges of the file.
-fn coalesce(pages: &[PagePlace]) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
+fn coalesce(pages: &[PagePlace]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
     for page in pages {
         let end = page.offset + page.bytes as u64;
         match ranges.last_mut() {
-            Some(last) if page.offset <= last.1 + GAP_BYTES_MAX && end - last.0 <= READ_BYTES_MAX => {
-                last.1 = last.1.max(end);
+            Some(last) if page.offset <= last.end + GAP_BYTES_MAX && end - last.start <= READ_BYTES_MAX => {
+                last.end = last.end.max(end);
             }
-            _ => ranges.push((page.offset, end)),
+            _ => ranges.push(page.offset..end),
         }
     }
     ranges
@@ -399,9 +564,11 @@ mod tests {
     #[test]
     fn neighbouring_pages_are_read_together() {
         let check = |pages: &[(u64, usize)], expected: &[(u64, u64)]| {
-            let pages: Vec<PagePlace> =
-                pages.iter().map(|(offset, bytes)| PagePlace { offset: *offset, bytes: *bytes }).collect();
-            assert_eq!(coalesce(&pages), expected);
+            let what = What::Commits { row_group: 0 };
+            let place = |(offset, bytes): &(u64, usize)| PagePlace { offset: *offset, bytes: *bytes, what };
+            let pages: Vec<PagePlace> = pages.iter().map(place).collect();
+            let read: Vec<(u64, u64)> = coalesce(&pages).iter().map(|read| (read.start, read.end)).collect();
+            assert_eq!(read, expected);
         };
         check(&[], &[]);
         check(&[(4096, 100), (4196, 50)], &[(4096, 4246)]);

@@ -6,13 +6,19 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use futures::{Stream, StreamExt};
 use meridian_proto::ids::{ChunkId, ClusterId, SegmentId, TableId, Ts};
 use meridian_proto::schema::TableSchema;
 
 use super::encode::{ColumnEncoder, PageFacts};
-use super::footer::{FooterColumn, FooterCommits, FooterPage, FooterRange, FooterRowGroup, FooterV1};
+use super::footer::{
+    FooterColumn, FooterCommits, FooterPage, FooterPieceColumn, FooterPieces, FooterPlace, FooterRange, FooterRowGroup,
+    FooterV1, FooterV3,
+};
 use super::format::{Header, TRAILER_BYTES, Trailer};
+use super::piece_writer::{self, FoundPieces, WIDTHS_US};
+use super::pieces::Pieces;
 use super::zone::Zone;
 use super::{ROW_GROUP_BYTES_MAX, ROW_GROUP_ROWS_MAX, SEGMENT_VERSION, page};
 use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, DiskError, DiskFile};
@@ -22,8 +28,8 @@ use crate::scan::SortKey;
 
 /// Bytes that are written at once, about.
 const WRITE_BYTES: usize = 1 << 20;
-/// A row group may end up to this part of its rows early, where a series ends.
-const SERIES_CUT_PART: usize = 4;
+/// A row group may end up to this part of its rows early, where a series or a bucket of time ends.
+const EARLY_CUT_PART: usize = 4;
 
 /// Whose rows a new file holds.
 #[derive(Clone, Debug)]
@@ -126,8 +132,9 @@ async fn write_file<D: Disk>(
 struct Pending {
     limits: SegmentLimits,
     schema: arrow::datatypes::SchemaRef,
-    /// Positions of the segment-by columns.
+    /// Positions of the segment-by columns, and of the time that rows are sorted by then.
     series: Vec<usize>,
+    time: Option<usize>,
     has_commits: Option<bool>,
     queue: VecDeque<SegmentRows>,
     rows: usize,
@@ -144,6 +151,7 @@ impl Pending {
                 row_group_bytes_max: limits.row_group_bytes_max.clamp(1, ROW_GROUP_BYTES_MAX),
             },
             schema: spec.schema.arrow(),
+            time: spec.sort.time.and_then(|time| spec.schema.position_of(time)),
             series: series.ok_or_else(|| EngineError::Rows("a column of the sort key is not in the schema".into()))?,
             has_commits: None,
             queue: VecDeque::new(),
@@ -189,7 +197,7 @@ impl Pending {
     fn take(&mut self) -> Result<Option<Vec<SegmentRows>>, EngineError> {
         let mut group = self.take_up_to_limits();
         if !self.queue.is_empty() {
-            self.cut_at_series(&mut group)?;
+            self.cut_early(&mut group)?;
         }
         Ok(Some(group))
     }
@@ -219,24 +227,70 @@ impl Pending {
         group
     }
 
-    /// Gives back the rows of a series that only begins in the last part of the group: a row group that ends with its
-    /// series has narrower zone maps, and the next one needs not begin in the middle.
-    fn cut_at_series(&mut self, group: &mut Vec<SegmentRows>) -> Result<(), EngineError> {
+    /// Gives back the rows of a series, or else of a bucket of time, that only begins in the last part of the group: one
+    /// that ends with its series has narrower zone maps, and the next one needs not begin in the middle.
+    fn cut_early(&mut self, group: &mut Vec<SegmentRows>) -> Result<(), EngineError> {
         let rows: usize = group.iter().map(|rows| rows.batch.num_rows()).sum();
-        let tail = group.last().map_or(0, |last| last.batch.num_rows()).min(rows / SERIES_CUT_PART);
-        let Some(last) = group.last().filter(|_| tail > 1 && !self.series.is_empty()) else { return Ok(()) };
-        let start = last.batch.num_rows() - tail;
-        let key: Vec<ArrayRef> = self.series.iter().map(|at| last.batch.column(*at).slice(start, tail)).collect();
-        let ranges = arrow::compute::partition(&key).map_err(|error| EngineError::Rows(error.to_string()))?.ranges();
-        let [_, .., border] = ranges.as_slice() else { return Ok(()) };
-        if let Some((taken, Some(left))) = group.pop().map(|last| split(last, start + border.start)) {
-            self.rows += left.batch.num_rows();
-            self.bytes += batch_bytes(&left.batch);
-            self.queue.push_front(left);
-            group.extend(taken);
+        let tail = rows / EARLY_CUT_PART;
+        if tail < 2 {
+            return Ok(());
+        }
+        let rows_error = |error: ArrowError| EngineError::Rows(error.to_string());
+        let keys = self.series.iter().map(|at| tail_of(group, *at, tail)).collect::<Result<Vec<_>, _>>();
+        let series = piece_writer::series_of(&keys.map_err(rows_error)?, tail).map_err(rows_error)?;
+        let kept = match series.as_slice() {
+            [.., last] if last.start > 0 => Some(last.start),
+            _ => match self.time.map(|at| tail_of(group, at, tail)).transpose().map_err(rows_error)? {
+                Some(times) => last_bucket(&times),
+                None => None,
+            },
+        };
+        if let Some(kept) = kept {
+            self.give_back(group, tail - kept);
         }
         Ok(())
     }
+
+    fn give_back(&mut self, group: &mut Vec<SegmentRows>, mut rows: usize) {
+        while rows > 0
+            && let Some(last) = group.pop()
+        {
+            let count = last.batch.num_rows();
+            let (kept, left) = split(last, count.saturating_sub(rows));
+            rows -= rows.min(count);
+            group.extend(kept);
+            if let Some(left) = left {
+                self.rows += left.batch.num_rows();
+                self.bytes += batch_bytes(&left.batch);
+                self.queue.push_front(left);
+            }
+        }
+    }
+}
+
+/// A column of the last rows.
+fn tail_of(group: &[SegmentRows], at: usize, rows: usize) -> Result<ArrayRef, ArrowError> {
+    let (mut parts, mut left) = (Vec::new(), rows);
+    for rows in group.iter().rev() {
+        let taken = rows.batch.num_rows().min(left);
+        parts.push(rows.batch.column(at).slice(rows.batch.num_rows() - taken, taken));
+        left -= taken;
+        if left == 0 {
+            break;
+        }
+    }
+    let parts: Vec<&dyn Array> = parts.iter().rev().map(AsRef::as_ref).collect();
+    arrow::compute::concat(&parts)
+}
+
+/// The row in which the last of the widest buckets begins that end among these times.
+fn last_bucket(times: &ArrayRef) -> Option<usize> {
+    let times = piece_writer::times_of(times)?;
+    WIDTHS_US.iter().rev().find_map(|width| {
+        let bucket = piece_writer::bucket_of(*times.last()?, *width)?;
+        let start = times.iter().rposition(|time| !bucket.contains(time))? + 1;
+        Some(start)
+    })
 }
 
 /// The first `rows` and the rest.
@@ -308,6 +362,7 @@ struct SegmentWriter<'a, F: DiskFile> {
     /// Bytes written, whole blocks.
     position: u64,
     row_groups: Vec<FooterRowGroup>,
+    pieces: Vec<Option<FooterPieces>>,
 }
 
 impl<'a, F: DiskFile> SegmentWriter<'a, F> {
@@ -327,6 +382,7 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
             buffer: header.encode(),
             position: 0,
             row_groups: Vec::new(),
+            pieces: Vec::new(),
             file,
             path,
             header,
@@ -337,31 +393,87 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
 
     async fn write_row_group(&mut self, group: Vec<SegmentRows>, pause: &impl AsyncFn()) -> Result<(), EngineError> {
         let rows: usize = group.iter().map(|rows| rows.batch.num_rows()).sum();
+        let found = self.find_pieces(&group)?;
+        pause().await;
+        // Statistics lie together behind the pages, so that they are read without them.
+        let (mut statistics, mut parts) = (Vec::new(), Vec::new());
         let mut pages = Vec::with_capacity(self.spec.schema.columns.len());
         let mut time = None;
         for at in 0..self.spec.schema.columns.len() {
-            let parts: Vec<&dyn Array> = group.iter().map(|rows| rows.batch.column(at).as_ref()).collect();
-            let page = match group.as_slice() {
-                [only] => self.write_page(at, only.batch.column(at))?,
-                _ => {
-                    let whole = arrow::compute::concat(&parts).map_err(|error| EngineError::Rows(error.to_string()))?;
-                    self.write_page(at, &whole)?
-                }
-            };
+            let column = whole(&group, at)?;
+            let page = self.write_page(at, &column)?;
             if self.time_column == Some(at)
                 && let Zone::Int { min, max } = page.zone
             {
                 time = Some(FooterRange { min, max });
             }
             pages.push(page);
+            if let Some(found) = &found
+                && self.encode_statistics(found, at, &column, &mut statistics)?
+            {
+                parts.push((at, statistics.len()));
+            }
             pause().await;
         }
         let commits = self.write_commits(&group);
         self.row_groups.push(FooterRowGroup { rows: rows as u32, time, commits, pages });
+        let pieces = match found {
+            Some(found) => Some(self.write_pieces(&found, &statistics, &parts)?),
+            None => None,
+        };
+        self.pieces.push(pieces);
         if self.buffer.len() >= WRITE_BYTES {
             self.write_whole_blocks().await?;
         }
         Ok(())
+    }
+
+    /// `None` where they would not pay.
+    fn find_pieces(&self, group: &[SegmentRows]) -> Result<Option<FoundPieces>, EngineError> {
+        let Some(time) = self.time_column else { return Ok(None) };
+        let times = whole(group, time)?;
+        let Some(times) = piece_writer::times_of(&times) else { return Ok(None) };
+        let positions = self.spec.sort.segment_by.iter().filter_map(|id| self.spec.schema.position_of(*id));
+        let keys = positions.map(|at| whole(group, at)).collect::<Result<Vec<_>, _>>()?;
+        let series = piece_writer::series_of(&keys, times.len());
+        Ok(piece_writer::find(&series.map_err(|error| EngineError::Rows(error.to_string()))?, times))
+    }
+
+    /// Whether the column has any.
+    fn encode_statistics(
+        &mut self,
+        found: &FoundPieces,
+        at: usize,
+        column: &ArrayRef,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, EngineError> {
+        let sql_type = &self.spec.schema.columns[at].sql_type;
+        let statistics = found.statistics(column, sql_type, self.time_column == Some(at));
+        match statistics.map_err(|error| EngineError::Rows(error.to_string()))? {
+            Some(statistics) => statistics.encode(sql_type, &mut self.encoder, out).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// `parts`: the column of each part of the statistics, and where it ends.
+    fn write_pieces(
+        &mut self,
+        found: &FoundPieces,
+        statistics: &[u8],
+        parts: &[(usize, usize)],
+    ) -> Result<FooterPieces, EngineError> {
+        let start = self.buffer.len();
+        found.pieces.encode(&mut self.encoder, &mut self.buffer)?;
+        let directory = self.seal(start);
+        let (mut columns, mut from) = (Vec::with_capacity(parts.len()), 0);
+        for (at, end) in parts {
+            let start = self.buffer.len();
+            self.buffer.extend_from_slice(&statistics[from..*end]);
+            columns.push(FooterPieceColumn { position: *at as u16, place: self.seal(start) });
+            from = *end;
+        }
+        let Pieces { width_us, starts, .. } = &found.pieces;
+        Ok(FooterPieces { width_us: *width_us, count: starts.len() as u32, directory, columns })
     }
 
     fn write_page(&mut self, at: usize, array: &ArrayRef) -> Result<FooterPage, EngineError> {
@@ -386,16 +498,18 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
 
     /// Appends the checksum to the page that begins at `start` of the buffer.
     fn seal_page(&mut self, start: usize, facts: PageFacts) -> FooterPage {
+        let FooterPlace { offset, bytes } = self.seal(start);
+        let null_count = facts.null_count as u32;
+        FooterPage { offset, bytes, encoding: facts.encoding.code(), null_count, zone: facts.zone }
+    }
+
+    /// Appends the checksum to what begins at `start` of the buffer.
+    fn seal(&mut self, start: usize) -> FooterPlace {
         let offset = self.position + start as u64;
         let checksum = page::checksum(self.header.chunk, self.header.segment, offset, &self.buffer[start..]);
         self.buffer.extend_from_slice(&checksum.to_le_bytes());
-        FooterPage {
-            offset,
-            bytes: u32::try_from(self.buffer.len() - start).expect("a page is far below 4 GiB"),
-            encoding: facts.encoding.code(),
-            null_count: facts.null_count as u32,
-            zone: facts.zone,
-        }
+        let bytes = u32::try_from(self.buffer.len() - start).expect("a page is far below 4 GiB");
+        FooterPlace { offset, bytes }
     }
 
     async fn write_whole_blocks(&mut self) -> Result<(), EngineError> {
@@ -412,7 +526,7 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
     }
 
     async fn finish(mut self) -> Result<SegmentSummary, EngineError> {
-        let footer = self.footer();
+        let footer = FooterV3 { pieces: std::mem::take(&mut self.pieces), contents: self.contents() };
         let bytes = footer.encode().map_err(|error| EngineError::Rows(format!("the footer: {error}")))?;
         let footer_offset = self.position + self.buffer.len() as u64;
         let trailer = Trailer {
@@ -428,11 +542,12 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
         self.buffer.extend_from_slice(&trailer);
         self.write_whole_blocks().await?;
         self.file.sync().await?;
+        let footer = footer.contents;
         tracing::debug!(path = %self.path.display(), rows = footer.rows, bytes = self.position, "segment written");
         Ok(summary(self.header.segment, self.position, &footer))
     }
 
-    fn footer(&mut self) -> FooterV1 {
+    fn contents(&mut self) -> FooterV1 {
         let column = |column: &meridian_proto::schema::Column| FooterColumn {
             id: column.id.0,
             sql_type: column.sql_type.to_string(),
@@ -445,6 +560,17 @@ impl<'a, F: DiskFile> SegmentWriter<'a, F> {
             rows: row_groups.iter().map(|group| u64::from(group.rows)).sum(),
             has_commits: row_groups.iter().any(|group| group.commits.is_some()),
             row_groups,
+        }
+    }
+}
+
+/// A column of all rows.
+fn whole(group: &[SegmentRows], at: usize) -> Result<ArrayRef, EngineError> {
+    match group {
+        [only] => Ok(ArrayRef::clone(only.batch.column(at))),
+        parts => {
+            let parts: Vec<&dyn Array> = parts.iter().map(|rows| rows.batch.column(at).as_ref()).collect();
+            arrow::compute::concat(&parts).map_err(|error| EngineError::Rows(error.to_string()))
         }
     }
 }

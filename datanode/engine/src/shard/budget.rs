@@ -32,6 +32,11 @@ impl ScanBudget {
         Rc::new(Self { bytes_max, wait, taken, waiting, freed: Signal::default() })
     }
 
+    /// Bytes that scans have.
+    pub fn bytes(&self) -> usize {
+        self.taken.get()
+    }
+
     /// Waits for so many bytes. More than there are at all are given to one that is alone.
     pub async fn take(self: &Rc<Self>, bytes: usize) -> Result<Permit, Refusal> {
         let fits = || self.taken.get() == 0 || self.taken.get() + bytes <= self.bytes_max;

@@ -26,7 +26,7 @@ use crate::pace::{Signal, executor};
 use crate::record::{SpecBody, Standing};
 use crate::replica::{Effect, Replica, ReplicaState};
 use crate::scan::SortKey;
-use crate::segment::{SegmentExpectation, SegmentReader};
+use crate::segment::{FilePages, SegmentExpectation, SegmentReader};
 use crate::stored::SchemaV1;
 use crate::visibility::{Outcome, View};
 
@@ -113,6 +113,8 @@ pub struct LiveSegment<F: DiskFile> {
     /// Where the file is reported when the last reader is done with it; `None` while a manifest may name it.
     leftovers: RefCell<Option<Rc<Leftovers>>>,
     reader: RefCell<Option<Rc<SegmentReader<F>>>>,
+    /// Its pages in the shard's cache, which stay when the file is closed.
+    pages: RefCell<Option<Rc<FilePages>>>,
     /// Its entry among the open segments.
     pub last_use: Cell<Option<u64>>,
 }
@@ -333,6 +335,7 @@ impl<F: DiskFile> LiveSegment<F> {
             commit: Cell::new(commit),
             leftovers: RefCell::new(None),
             reader: RefCell::new(None),
+            pages: RefCell::new(None),
             last_use: Cell::new(None),
         }
     }
@@ -372,7 +375,8 @@ impl<F: DiskFile> LiveSegment<F> {
             Some(reader) => reader,
             None => {
                 let expected = SegmentExpectation { cluster, chunk: chunk.id, segment: self.stored.id() };
-                let reader = Rc::new(SegmentReader::open(disk, &chunk.directory, expected).await?);
+                let pages = Rc::clone(self.pages.borrow_mut().get_or_insert_with(|| opened.pages.file()));
+                let reader = Rc::new(SegmentReader::open(disk, &chunk.directory, expected).await?.cached(pages));
                 *self.reader.borrow_mut() = Some(Rc::clone(&reader));
                 reader
             }

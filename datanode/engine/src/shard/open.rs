@@ -1,5 +1,5 @@
-//! Open segments of a shard: files and footers, within a budget. The one that was not used for longest is closed first;
-//! it is opened again at its next use.
+//! Open segments of a shard: files and footers, within a budget, and the cache of their pages. The one that was not used
+//! for longest is closed first; it is opened again at its next use.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,9 +7,10 @@ use std::rc::{Rc, Weak};
 
 use super::chunk::LiveSegment;
 use crate::disk::DiskFile;
-use crate::segment::SegmentReader;
+use crate::segment::{PageCache, SegmentReader};
 
 pub struct OpenSegments<F: DiskFile> {
+    pub pages: Rc<PageCache>,
     bytes_max: usize,
     files_max: usize,
     opened: RefCell<Opened<F>>,
@@ -23,9 +24,10 @@ struct Opened<F: DiskFile> {
 }
 
 impl<F: DiskFile> OpenSegments<F> {
-    pub fn new(bytes_max: usize, files_max: usize) -> Self {
+    pub fn new(bytes_max: usize, files_max: usize, page_bytes_max: usize) -> Self {
         let opened = Opened { by_use: BTreeMap::new(), bytes: 0, uses: 0 };
-        Self { bytes_max, files_max: files_max.max(1), opened: RefCell::new(opened) }
+        let pages = PageCache::new(page_bytes_max);
+        Self { pages, bytes_max, files_max: files_max.max(1), opened: RefCell::new(opened) }
     }
 
     /// The segment was used, or opened with this reader. Closes others until all fit; those that are being read stay
@@ -56,7 +58,6 @@ impl<F: DiskFile> OpenSegments<F> {
     }
 
     /// Bytes of footers in memory, about.
-    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.opened.borrow().bytes
     }

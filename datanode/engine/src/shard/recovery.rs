@@ -45,6 +45,10 @@ pub(super) async fn recover<D: Disk>(
 ) -> Result<Recovered<D>, EngineError> {
     let chunks_directory = layout::chunks_directory(&options.directory);
     disk.create_directory(&chunks_directory).await?;
+    // A folder whose own name a power cut takes away takes all that is in it along.
+    if let Some(above) = options.directory.parent().filter(|above| !above.as_os_str().is_empty()) {
+        disk.sync_directory(above).await?;
+    }
     disk.sync_directory(&options.directory).await?;
     let mut recovery = Recovery {
         chunks: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 use arrow::buffer::BooleanBuffer;
 
+use super::selection::Selection;
 use super::{Flaw, Input};
 
 pub fn estimate(rows: usize) -> usize {
@@ -25,7 +26,7 @@ pub fn encode(bits: &BooleanBuffer, out: &mut Vec<u8>) {
     }
 }
 
-pub fn decode(input: &mut Input<'_>, rows: usize) -> Result<BooleanBuffer, Flaw> {
-    let bytes = input.take(estimate(rows))?;
-    Ok(BooleanBuffer::new(bytes.to_vec().into(), 0, rows))
+pub fn decode(input: &mut Input<'_>, selection: &Selection<'_>) -> Result<BooleanBuffer, Flaw> {
+    let bytes = input.take(estimate(selection.rows()))?;
+    Ok(selection.pick_bits(BooleanBuffer::new(bytes.to_vec().into(), 0, selection.rows())))
 }

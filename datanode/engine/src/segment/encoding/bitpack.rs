@@ -4,6 +4,9 @@
 //!
 //! Value `i` is row `i / 16` of lane `i % 16`. Word `k` of lane `l` is the `k * 16 + l`-th word; a lane's value of row
 //! `r` at `w` bits takes its bits `r * w .. r * w + w`, lowest first.
+//!
+//! Fewer numbers than a block has lie one after another instead, lowest bit first: *tight*, where lanes would be filled up
+//! with zeros.
 
 /// Values in a block.
 pub const BLOCK: usize = 1024;
@@ -14,6 +17,11 @@ const LANE_BYTES: usize = LANES * 8;
 /// Bytes that a block takes at `width` bits a value.
 pub const fn packed_bytes(width: u32) -> usize {
     width as usize * LANE_BYTES
+}
+
+/// Bytes that so many values take at `width` bits each: a whole block, or fewer values tightly.
+pub const fn tight_bytes(width: u32, values: usize) -> usize {
+    if values == BLOCK { packed_bytes(width) } else { (values * width as usize).div_ceil(8) }
 }
 
 /// Bits needed for the value.
@@ -86,6 +94,50 @@ pub fn unpack(bytes: &[u8], width: u32, base: u64, out: &mut [u64; BLOCK]) {
     }
 }
 
+/// Appends the low `width` bits of the values: of a whole block as [`pack`] does, of fewer values tightly.
+pub fn pack_tight(values: &[u64], width: u32, out: &mut Vec<u8>) {
+    if let Ok(block) = values.try_into() {
+        return pack(block, width, out);
+    }
+    let (mut bits, mut count) = (0u128, 0);
+    for value in values {
+        bits |= u128::from(value & mask(width)) << count;
+        count += width;
+        if count >= 64 {
+            out.extend_from_slice(&(bits as u64).to_le_bytes());
+            bits >>= 64;
+            count -= 64;
+        }
+    }
+    out.extend_from_slice(&bits.to_le_bytes()[..count.div_ceil(8) as usize]);
+}
+
+/// Unpacks the `tight_bytes` of so many values into the first of the block and adds `base` to each, wrapping.
+///
+/// # Panics
+/// When `bytes` is shorter, or `width` over 64: the caller has taken exactly that many.
+#[inline(always)]
+pub fn unpack_tight(bytes: &[u8], width: u32, base: u64, out: &mut [u64; BLOCK], values: usize) {
+    if values == BLOCK {
+        return unpack(bytes, width, base, out);
+    }
+    assert!(width <= 64 && bytes.len() == tight_bytes(width, values), "tight values have their exact length");
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut words = words.iter().chain(std::iter::once(&last));
+    let (mut bits, mut count) = (0u128, 0);
+    for slot in &mut out[..values] {
+        if count < width {
+            bits |= u128::from(words.next().map_or(0, |word| u64::from_le_bytes(*word))) << count;
+            count += 64;
+        }
+        *slot = (bits as u64 & mask(width)).wrapping_add(base);
+        bits >>= width;
+        count -= width;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{Rng, SeedableRng};
@@ -103,6 +155,23 @@ mod tests {
             let mut back = [0; BLOCK];
             unpack(&bytes, width, 7, &mut back);
             assert!(values.iter().zip(&back).all(|(a, b)| a.wrapping_add(7) == *b), "width {width}");
+        }
+    }
+
+    #[test]
+    fn fewer_values_lie_one_after_another() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(2);
+        for width in 0..=64 {
+            for count in [0, 1, 2, 7, 63, 500, BLOCK - 1, BLOCK] {
+                let values: Vec<u64> = (0..count).map(|_| random.random::<u64>()).collect();
+                let mut bytes = Vec::new();
+                pack_tight(&values, width, &mut bytes);
+                assert_eq!(bytes.len(), tight_bytes(width, count));
+                let mut back = [0; BLOCK];
+                unpack_tight(&bytes, width, 7, &mut back, count);
+                let is_same = |(a, b): (&u64, &u64)| (a & mask(width)).wrapping_add(7) == *b;
+                assert!(values.iter().zip(&back).all(is_same), "{count} values of {width} bits");
+            }
         }
     }
 

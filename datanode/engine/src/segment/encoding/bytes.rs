@@ -2,6 +2,7 @@
 
 use arrow::buffer::NullBuffer;
 
+use super::selection::Selection;
 use super::{Flaw, Input, check_decoded_bytes, packed};
 
 /// The lengths to pack.
@@ -34,16 +35,31 @@ pub fn encode<'a>(plan: &Plan, value: impl Fn(usize) -> &'a [u8], out: &mut Vec<
     }
 }
 
-pub fn decode(input: &mut Input<'_>, rows: usize) -> Result<Decoded, Flaw> {
-    let offsets = decode_offsets(input, rows)?;
+pub fn decode(input: &mut Input<'_>, selection: &Selection<'_>) -> Result<Decoded, Flaw> {
+    let offsets = decode_offsets(input, selection.rows())?;
     let total = offsets.last().copied().unwrap_or(0) as usize;
-    Ok(Decoded { bytes: input.take(total)?.to_vec(), offsets })
+    let bytes = input.take(total)?;
+    if selection.is_whole() {
+        return Ok(Decoded { bytes: bytes.to_vec(), offsets });
+    }
+    let mut picked = Decoded { offsets: Vec::with_capacity(selection.count() + 1), bytes: Vec::new() };
+    picked.offsets.push(0);
+    for range in selection.ranges() {
+        let (first, before) = (offsets[range.start], picked.bytes.len() as i32);
+        picked.offsets.extend(offsets[range.start + 1..=range.end].iter().map(|end| end - first + before));
+        picked.bytes.extend_from_slice(&bytes[first as usize..offsets[range.end] as usize]);
+    }
+    Ok(picked)
+}
+
+pub fn decode_all(input: &mut Input<'_>, rows: usize) -> Result<Decoded, Flaw> {
+    decode(input, &Selection::new(rows, std::slice::from_ref(&(0..rows))))
 }
 
 /// Reads `rows` packed lengths and sums them up: `rows + 1` offsets from 0, none over what a page may hold.
 pub fn decode_offsets(input: &mut Input<'_>, rows: usize) -> Result<Vec<i32>, Flaw> {
     check_decoded_bytes(rows + 1, 4)?;
-    let lengths = packed::decode(input, rows, |length| length)?;
+    let lengths = packed::decode_all(input, rows, |length| length)?;
     let mut offsets = Vec::with_capacity(rows + 1);
     let mut end = 0i64;
     offsets.push(0);

@@ -15,8 +15,10 @@
 //!               in version 1 always packed, without a number
 //! ```
 
+use super::exceptions::Exceptions;
 use super::plain::Fixed;
-use super::section::{SectionReader, SectionWriter};
+use super::section::SectionReader;
+use super::selection::Selection;
 use super::{Encoding, Flaw, Input, integers, packed};
 
 /// Divisors by scale, each exact.
@@ -109,8 +111,8 @@ pub struct Plan {
     scale: usize,
     exceptions: Vec<u32>,
     integers: Vec<i64>,
-    plan: integers::Plan,
-    /// Exact but where the integers are coded.
+    pub plan: integers::Plan,
+    /// Exact but where the integers are binned.
     pub bytes: usize,
 }
 
@@ -184,7 +186,7 @@ fn repeat_into_exceptions(integers: &mut [i64], exceptions: &[u32], first: usize
     }
 }
 
-pub fn encode<T: Float>(values: &[T], plan: &Plan, sections: &mut SectionWriter, out: &mut Vec<u8>) {
+pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
     out.extend_from_slice(&[plan.scale as u8, 0, 0, 0]);
     out.extend_from_slice(&(plan.exceptions.len() as u32).to_le_bytes());
     for row in &plan.exceptions {
@@ -192,34 +194,37 @@ pub fn encode<T: Float>(values: &[T], plan: &Plan, sections: &mut SectionWriter,
     }
     let raw: Vec<T> = plan.exceptions.iter().map(|row| values[*row as usize]).collect();
     super::plain::encode(&raw, out);
-    integers::encode_nested(&plan.integers, &plan.plan, sections, out);
+    integers::encode_nested(&plan.integers, &plan.plan, out);
 }
 
 /// Decodes a page that is [`Encoding::Scaled`], or version 1's [`Encoding::Decimal`].
 pub fn decode<T: Float>(
     encoding: Encoding,
     input: &mut Input<'_>,
-    rows: usize,
+    selection: &Selection<'_>,
     sections: &mut SectionReader,
 ) -> Result<Vec<T>, Flaw> {
     let [scale, zeros @ ..] = input.array::<4>()?;
     let power = *POWERS.get(usize::from(scale)).ok_or(Flaw("a decimal scale is out of range"))?;
-    let exceptions = input.u32()? as usize;
-    if exceptions > rows || zeros != [0; 3] {
+    let count = input.u32()? as usize;
+    if count > selection.rows() || zeros != [0; 3] {
         return Err(Flaw("a page of decimals has an impossible header"));
     }
-    let positions = input.take(exceptions * 4)?;
-    let raw = super::plain::decode::<T>(input, exceptions)?;
+    let exceptions = Exceptions::read(input, count, selection.rows())?;
+    let raw = input.take(count * T::WIDTH_BYTES)?;
     let shifted = |integer: i64| f64::from_bits((integer as u64).wrapping_add(MAGIC.to_bits())) - MAGIC;
     let mut values = match (encoding, scale) {
-        (Encoding::Decimal, _) => packed::decode(input, rows, |integer| T::from_f64(shifted(integer) / power))?,
+        (Encoding::Decimal, _) => packed::decode(input, selection, |integer| T::from_f64(shifted(integer) / power))?,
         // A division takes longer than all the rest.
-        (_, 0) => integers::decode_nested(input, rows, sections, |integer| T::from_f64(shifted(integer)))?,
-        _ => integers::decode_nested(input, rows, sections, |integer| T::from_f64(shifted(integer) / power))?,
+        (_, 0) => integers::decode_nested(input, selection, sections, |integer| T::from_f64(shifted(integer)))?,
+        _ => integers::decode_nested(input, selection, sections, |integer| T::from_f64(shifted(integer) / power))?,
     };
-    for (position, value) in positions.as_chunks::<4>().0.iter().zip(raw) {
-        let slot = values.get_mut(u32::from_le_bytes(*position) as usize);
-        *slot.ok_or(Flaw("an exception lies outside its page"))? = value;
+    let mut start = 0;
+    for range in selection.ranges().iter().filter(|_| count > 0) {
+        for (exception, row) in exceptions.within(range.clone()) {
+            values[start + row] = T::read(&raw[exception * T::WIDTH_BYTES..][..T::WIDTH_BYTES]);
+        }
+        start += range.len();
     }
     Ok(values)
 }
@@ -233,12 +238,14 @@ mod tests {
     fn check<T: Float>(values: &[T]) -> Option<usize> {
         let plan = estimate(values)?;
         let mut bytes = Vec::new();
-        encode(values, &plan, &mut SectionWriter::new().unwrap(), &mut bytes);
-        if plan.plan.encoding() != Encoding::Coded {
+        encode(values, &plan, &mut bytes);
+        if plan.plan.encoding() != Encoding::Binned {
             assert_eq!(bytes.len(), plan.bytes, "the estimate is exact");
         }
         let mut input = Input::new(&bytes);
-        let back = decode::<T>(Encoding::Scaled, &mut input, values.len(), &mut SectionReader::default()).unwrap();
+        let all = 0..values.len();
+        let selection = Selection::new(values.len(), std::slice::from_ref(&all));
+        let back = decode::<T>(Encoding::Scaled, &mut input, &selection, &mut SectionReader::default()).unwrap();
         input.finish().unwrap();
         assert!(values.iter().zip(&back).all(|(a, b)| a.same_bits(*b)));
         Some(bytes.len())

@@ -16,7 +16,8 @@ use arrow::buffer::NullBuffer;
 
 use super::bytes::Decoded;
 use super::section::{SectionReader, SectionWriter};
-use super::{DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed};
+use super::selection::Selection;
+use super::{DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed, runs};
 
 /// Entries of one page's dictionary.
 pub const ENTRIES_MAX: usize = 1 << 16;
@@ -94,23 +95,47 @@ pub fn encode(plan: &Plan<'_>, sections: &mut SectionWriter, out: &mut Vec<u8>) 
     for entry in &plan.entries {
         entries.extend_from_slice(entry);
     }
-    sections.write_bytes(&entries, out);
-    integers::encode_nested(&plan.codes, &plan.plan, sections, out);
+    sections.write(&entries, out);
+    integers::encode_nested(&plan.codes, &plan.plan, out);
 }
 
-/// Decoded entries and codes, before the rows are spelled out.
+/// Decoded entries and the codes of the wanted rows, before these are spelled out.
 #[derive(Debug)]
 pub struct Codes {
     pub entries: Decoded,
-    /// Each below the number of entries.
-    pub codes: Vec<u32>,
+    pub rows: CodeRows,
+}
+
+/// Codes, each below the number of entries.
+#[derive(Debug)]
+pub enum CodeRows {
+    /// How many rows have which code.
+    Runs(Vec<(usize, u32)>),
+    Each(Vec<u32>),
+}
+
+impl CodeRows {
+    /// One code for each row.
+    pub fn into_each(self) -> Vec<u32> {
+        match self {
+            Self::Each(codes) => codes,
+            Self::Runs(runs) => runs.into_iter().flat_map(|(rows, code)| std::iter::repeat_n(code, rows)).collect(),
+        }
+    }
+
+    fn max(&self) -> u32 {
+        match self {
+            Self::Each(codes) => codes.iter().fold(0, |max, code| max.max(*code)),
+            Self::Runs(runs) => runs.iter().fold(0, |max, (_, code)| max.max(*code)),
+        }
+    }
 }
 
 /// Decodes a page that is [`Encoding::Terms`], or version 1's [`Encoding::Dictionary`].
 pub fn decode_codes(
     encoding: Encoding,
     input: &mut Input<'_>,
-    rows: usize,
+    selection: &Selection<'_>,
     sections: &mut SectionReader,
 ) -> Result<Codes, Flaw> {
     let count = input.u32()? as usize;
@@ -119,30 +144,70 @@ pub fn decode_codes(
     }
     // A code that does not fit u32 must not come out as another one.
     let code = |code| u32::try_from(code).unwrap_or(u32::MAX);
-    let (entries, codes) = if encoding == Encoding::Dictionary {
-        (super::bytes::decode(input, count)?, packed::decode(input, rows, code)?)
+    let (entries, rows) = if encoding == Encoding::Dictionary {
+        (super::bytes::decode_all(input, count)?, CodeRows::Each(packed::decode(input, selection, code)?))
     } else {
         let stored = sections.read(input, DECODED_BYTES_MAX)?;
         let mut stored = Input::new(&stored);
-        let entries = super::bytes::decode(&mut stored, count)?;
+        let entries = super::bytes::decode_all(&mut stored, count)?;
         stored.finish()?;
-        (entries, integers::decode_nested(input, rows, sections, code)?)
+        (entries, decode_rows(input, selection, sections, code)?)
     };
-    if codes.iter().fold(0, |max, code| max.max(*code)) as usize >= count {
+    if rows.max() as usize >= count {
         return Err(Flaw("a code points outside its dictionary"));
     }
-    Ok(Codes { entries, codes })
+    Ok(Codes { entries, rows })
+}
+
+fn decode_rows(
+    input: &mut Input<'_>,
+    selection: &Selection<'_>,
+    sections: &mut SectionReader,
+    code: impl Fn(i64) -> u32 + Copy,
+) -> Result<CodeRows, Flaw> {
+    check_decoded_bytes(selection.count(), size_of::<u32>())?;
+    match integers::nested_encoding(input)? {
+        Encoding::Runs => Ok(CodeRows::Runs(runs::decode_parts(input, selection, code)?)),
+        encoding => Ok(CodeRows::Each(integers::decode(encoding, input, selection, sections, code)?)),
+    }
 }
 
 /// Spells out every row; NULL rows are empty.
-pub fn decode(
-    encoding: Encoding,
-    input: &mut Input<'_>,
-    rows: usize,
-    nulls: Option<&NullBuffer>,
-    sections: &mut SectionReader,
-) -> Result<Decoded, Flaw> {
-    let Codes { entries, codes } = decode_codes(encoding, input, rows, sections)?;
+pub fn spell(codes: Codes, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
+    match codes.rows {
+        CodeRows::Runs(runs) if nulls.is_none() => spell_runs(&codes.entries, &runs),
+        rows => spell_each(&codes.entries, &rows.into_each(), nulls),
+    }
+}
+
+fn spell_runs(entries: &Decoded, runs: &[(usize, u32)]) -> Result<Decoded, Flaw> {
+    let entry = |code: u32| entries.offsets[code as usize] as usize..entries.offsets[code as usize + 1] as usize;
+    let rows: usize = runs.iter().map(|(rows, _)| rows).sum();
+    check_decoded_bytes(rows + 1, 4)?;
+    let mut total = 0usize;
+    for (rows, code) in runs {
+        // Neither factor is larger than a page may have bytes, and neither is the sum so far.
+        total += rows * entry(*code).len();
+        check_decoded_bytes(total, 1)?;
+    }
+    let (mut offsets, mut bytes) = (Vec::with_capacity(rows + 1), Vec::with_capacity(total));
+    offsets.push(0);
+    for (rows, code) in runs {
+        let (entry, start) = (&entries.bytes[entry(*code)], bytes.len());
+        offsets.extend((1..=*rows).map(|row| (start + row * entry.len()) as i32));
+        let end = start + rows * entry.len();
+        bytes.extend_from_slice(if *rows > 0 { entry } else { &[] });
+        while bytes.len() < end {
+            // Twice as much each time.
+            let more = (bytes.len() - start).min(end - bytes.len());
+            bytes.extend_from_within(start..start + more);
+        }
+    }
+    Ok(Decoded { offsets, bytes })
+}
+
+fn spell_each(entries: &Decoded, codes: &[u32], nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
+    let rows = codes.len();
     check_decoded_bytes(rows + 1, 4)?;
     let mut offsets = vec![0i32; rows + 1];
     let mut end = 0usize;
@@ -157,7 +222,7 @@ pub fn decode(
         *offset = end as i32;
     }
     let mut bytes = vec![0; end + SHORT_BYTES];
-    match short_entries(&entries) {
+    match short_entries(entries) {
         Some(table) => {
             for (code, start) in codes.iter().zip(&offsets) {
                 // A short entry is copied with its padding; the next row overwrites that.

@@ -2,13 +2,14 @@
 //! where one byte, the [`Encoding`]'s number, comes first.
 
 use super::plain::Fixed;
-use super::section::{SectionReader, SectionWriter};
-use super::{Encoding, Flaw, Input, coded, constant, packed, runs};
+use super::section::SectionReader;
+use super::selection::Selection;
+use super::{Encoding, Flaw, Input, binned, coded, constant, packed, runs};
 
-/// Coded integers are read back more slowly than packed ones: they must save one byte in so many,
-const CODED_SAVES_PART: usize = 10;
+/// Binned integers are read back more slowly than packed ones: they must save one byte in so many,
+const BINNED_SAVES_PART: usize = 10;
 /// or two bits a value, which is less for wide ones.
-const CODED_SAVES_VALUES: usize = 4;
+const BINNED_SAVES_VALUES: usize = 4;
 /// Values that take less than this part of a byte each are small enough, and read faster as they are.
 const SMALL_PART: usize = 8;
 
@@ -18,7 +19,7 @@ pub enum Plan {
     Constant,
     Runs(runs::Plan),
     Packed(packed::Plan),
-    Coded(coded::Plan),
+    Binned(binned::Plan),
 }
 
 impl Plan {
@@ -27,17 +28,17 @@ impl Plan {
             Self::Constant => Encoding::Constant,
             Self::Runs(_) => Encoding::Runs,
             Self::Packed(_) => Encoding::Packed,
-            Self::Coded(_) => Encoding::Coded,
+            Self::Binned(_) => Encoding::Binned,
         }
     }
 
-    /// Exact but for coded integers.
+    /// Exact but for binned integers.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Constant => size_of::<i64>(),
             Self::Runs(plan) => plan.bytes,
             Self::Packed(plan) => plan.bytes,
-            Self::Coded(plan) => plan.bytes,
+            Self::Binned(plan) => plan.bytes,
         }
     }
 }
@@ -57,58 +58,64 @@ pub fn estimate(values: &[i64]) -> Plan {
     if packed.bytes <= values.len() / SMALL_PART {
         return Plan::Packed(packed);
     }
-    let coded_max = packed.bytes - (packed.bytes / CODED_SAVES_PART).min(values.len() / CODED_SAVES_VALUES);
-    match coded::estimate(values) {
-        Some(coded) if coded.bytes < coded_max => Plan::Coded(coded),
+    let binned_max = packed.bytes - (packed.bytes / BINNED_SAVES_PART).min(values.len() / BINNED_SAVES_VALUES);
+    match binned::estimate(values) {
+        Some(binned) if binned.bytes < binned_max => Plan::Binned(binned),
         _ => Plan::Packed(packed),
     }
 }
 
 /// Appends the values as the plan made from them says.
-pub fn encode(values: &[i64], plan: &Plan, sections: &mut SectionWriter, out: &mut Vec<u8>) {
+pub fn encode(values: &[i64], plan: &Plan, out: &mut Vec<u8>) {
     match plan {
         Plan::Constant => constant::encode(values[0], out),
         Plan::Runs(plan) => runs::encode(plan, out),
         Plan::Packed(plan) => packed::encode(values, plan, out),
-        Plan::Coded(plan) => coded::encode(values, plan, sections, out),
+        Plan::Binned(plan) => binned::encode(values, plan, out),
     }
 }
 
-/// Decodes `rows` integers, each passed through `convert`.
+/// Decodes the wanted ones of as many integers as the selection has rows, each passed through `convert`.
 pub fn decode<T: Copy + Default>(
     encoding: Encoding,
     input: &mut Input<'_>,
-    rows: usize,
+    selection: &Selection<'_>,
     sections: &mut SectionReader,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<Vec<T>, Flaw> {
     match encoding {
         Encoding::Constant => {
-            super::check_decoded_bytes(rows, size_of::<T>())?;
-            Ok(vec![convert(i64::read(input.take(i64::WIDTH_BYTES)?)); rows])
+            super::check_decoded_bytes(selection.count(), size_of::<T>())?;
+            Ok(vec![convert(i64::read(input.take(i64::WIDTH_BYTES)?)); selection.count()])
         }
-        Encoding::Runs => runs::decode(input, rows, convert),
-        Encoding::Packed => packed::decode(input, rows, convert),
-        Encoding::Coded => coded::decode(input, rows, sections, convert),
+        Encoding::Runs => runs::decode(input, selection, convert),
+        Encoding::Packed => packed::decode(input, selection, convert),
+        Encoding::Binned => binned::decode(input, selection, convert),
+        Encoding::Coded => coded::decode(input, selection.rows(), sections, convert).map(|all| selection.pick(all)),
         _ => Err(Flaw("integers have an encoding of another kind")),
     }
 }
 
 /// Appends the encoding's number, then the values.
-pub fn encode_nested(values: &[i64], plan: &Plan, sections: &mut SectionWriter, out: &mut Vec<u8>) {
+pub fn encode_nested(values: &[i64], plan: &Plan, out: &mut Vec<u8>) {
     out.push(plan.encoding().code());
-    encode(values, plan, sections, out);
+    encode(values, plan, out);
 }
 
 /// Reads the encoding's number, then the values.
 pub fn decode_nested<T: Copy + Default>(
     input: &mut Input<'_>,
-    rows: usize,
+    selection: &Selection<'_>,
     sections: &mut SectionReader,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<Vec<T>, Flaw> {
-    let encoding = Encoding::from_code(input.u8()?).ok_or(Flaw("integers have an unknown encoding"))?;
-    decode(encoding, input, rows, sections, convert)
+    let encoding = nested_encoding(input)?;
+    decode(encoding, input, selection, sections, convert)
+}
+
+/// The number that comes before nested integers.
+pub fn nested_encoding(input: &mut Input<'_>) -> Result<Encoding, Flaw> {
+    Encoding::from_code(input.u8()?).ok_or(Flaw("integers have an unknown encoding"))
 }
 
 #[cfg(test)]
@@ -120,9 +127,11 @@ mod tests {
     fn check(values: &[i64], expected: Encoding) {
         let plan = estimate(values);
         let mut bytes = Vec::new();
-        encode_nested(values, &plan, &mut SectionWriter::new().unwrap(), &mut bytes);
+        encode_nested(values, &plan, &mut bytes);
         let mut input = Input::new(&bytes);
-        let back = decode_nested(&mut input, values.len(), &mut SectionReader::default(), |v| v).unwrap();
+        let all = 0..values.len();
+        let selection = Selection::new(values.len(), std::slice::from_ref(&all));
+        let back = decode_nested(&mut input, &selection, &mut SectionReader::default(), |v| v).unwrap();
         input.finish().unwrap();
         assert!(back == values);
         assert_eq!(plan.encoding(), expected);
@@ -135,7 +144,7 @@ mod tests {
         check(&(0..10_000).map(|row| row / 300 * 7919 % 1000).collect::<Vec<i64>>(), Encoding::Runs);
         check(&(0..10_000).map(|row| row * 10_000_000).collect::<Vec<i64>>(), Encoding::Packed);
         let ones = |_| i64::from(random.random::<u16>().count_ones());
-        check(&(0..10_000).map(ones).collect::<Vec<i64>>(), Encoding::Coded);
+        check(&(0..10_000).map(ones).collect::<Vec<i64>>(), Encoding::Binned);
         let even = |_| random.random_range(0..1024);
         check(&(0..10_000).map(even).collect::<Vec<i64>>(), Encoding::Packed);
     }

@@ -1,9 +1,13 @@
 //! Light encodings of pages. Each file is one encoding with three moments: `estimate` (bytes it would take, before
 //! zstd, or `None` where it does not apply), `encode`, `decode`. All are lossless for every bit pattern.
 //!
+//! Reading takes which rows are wanted ([`selection`]): blocks without such rows are not decoded, where an encoding has
+//! blocks.
+//!
 //! Decoding takes any bytes: it gives a [`Flaw`] or values, never panics, and no allocation of it is larger than
 //! [`DECODED_BYTES_MAX`]; at most [`DECODED_PARTS_MAX`] such are alive at once.
 
+pub mod binned;
 pub mod bitmap;
 pub mod bitpack;
 pub mod bytes;
@@ -11,12 +15,16 @@ pub mod coded;
 pub mod constant;
 pub mod decimal;
 pub mod dictionary;
+pub mod exceptions;
+pub mod huffman;
 pub mod integers;
 pub mod packed;
 pub mod plain;
 pub mod real;
 pub mod runs;
 pub mod section;
+pub mod selection;
+pub mod split;
 
 /// Most bytes that one decoded page may take. A row group is cut at far less
 /// ([`ROW_GROUP_BYTES_MAX`](crate::segment::ROW_GROUP_BYTES_MAX)); only a single value of the longest message can come
@@ -48,18 +56,23 @@ pub enum Encoding {
     Bitmap = 7,
     /// Packed lengths and a page of the elements.
     List = 8,
-    /// Integers as Huffman-coded symbols and packed low bits. Since version 2, like all below.
+    /// Integers as Huffman-coded symbols and packed low bits. Only in version 2.
     Coded = 9,
-    /// Integers as packed lengths and values of runs.
+    /// Integers as packed lengths and values of runs. Since version 2, like all below.
     Runs = 10,
     /// Floats that are whole numbers of some 10^-s, as integers of any encoding, the others apart.
     Scaled = 11,
     /// Floats whose bits, in the order of their values, are integers of any encoding.
     Ordered = 12,
-    /// Floats as a coded dictionary of their high bits and packed low bits.
+    /// Floats as a coded dictionary of their high bits and packed low bits. Only in version 2.
     Real = 13,
     /// Distinct values, compressed, and codes of any encoding of integers.
     Terms = 14,
+    /// Integers as Huffman-coded bins and packed bits within them, in blocks that stand alone. Since version 3, like all
+    /// below.
+    Binned = 15,
+    /// Floats as Huffman-coded high bits and packed low bits, in blocks that stand alone.
+    Split = 16,
 }
 
 impl Encoding {
@@ -81,6 +94,8 @@ impl Encoding {
             12 => Self::Ordered,
             13 => Self::Real,
             14 => Self::Terms,
+            15 => Self::Binned,
+            16 => Self::Split,
             _ => return None,
         })
     }

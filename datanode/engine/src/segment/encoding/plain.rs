@@ -1,5 +1,6 @@
 //! Values of fixed width, little endian, one after another. What everything else is measured against.
 
+use super::selection::Selection;
 use super::{Flaw, Input, check_decoded_bytes};
 
 /// A value of fixed width and its bytes.
@@ -60,8 +61,13 @@ pub fn encode<T: Fixed>(values: &[T], out: &mut Vec<u8>) {
     }
 }
 
-pub fn decode<T: Fixed>(input: &mut Input<'_>, rows: usize) -> Result<Vec<T>, Flaw> {
-    check_decoded_bytes(rows, T::WIDTH_BYTES)?;
-    let bytes = input.take(estimate::<T>(rows))?;
-    Ok(bytes.chunks_exact(T::WIDTH_BYTES).map(T::read).collect())
+pub fn decode<T: Fixed>(input: &mut Input<'_>, selection: &Selection<'_>) -> Result<Vec<T>, Flaw> {
+    check_decoded_bytes(selection.rows(), T::WIDTH_BYTES)?;
+    let bytes = input.take(estimate::<T>(selection.rows()))?;
+    let mut values = Vec::with_capacity(selection.count());
+    for range in selection.ranges() {
+        let bytes = &bytes[range.start * T::WIDTH_BYTES..range.end * T::WIDTH_BYTES];
+        values.extend(bytes.chunks_exact(T::WIDTH_BYTES).map(T::read));
+    }
+    Ok(values)
 }

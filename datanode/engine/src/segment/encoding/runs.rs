@@ -7,6 +7,9 @@
 //!     ..     n  their values, packed
 //! ```
 
+use std::ops::Range;
+
+use super::selection::Selection;
 use super::{Flaw, Input, check_decoded_bytes, packed};
 
 /// Runs are worth a look where they have at least so many rows each.
@@ -43,27 +46,67 @@ pub fn encode(plan: &Plan, out: &mut Vec<u8>) {
     packed::encode(&plan.values, &plan.packed_values, out);
 }
 
-/// Decodes `rows` integers, each passed through `convert`.
+/// Decodes the wanted ones of as many integers as the selection has rows, each passed through `convert`.
 pub fn decode<T: Copy + Default>(
+    input: &mut Input<'_>,
+    selection: &Selection<'_>,
+    convert: impl Fn(i64) -> T + Copy,
+) -> Result<Vec<T>, Flaw> {
+    check_decoded_bytes(selection.count(), size_of::<T>())?;
+    let mut values = Vec::with_capacity(selection.count());
+    for (rows, value) in decode_parts(input, selection, convert)? {
+        values.resize(values.len() + rows, value);
+    }
+    Ok(values)
+}
+
+/// How many of the wanted rows have which value, in their order.
+pub fn decode_parts<T: Copy + Default>(
+    input: &mut Input<'_>,
+    selection: &Selection<'_>,
+    convert: impl Fn(i64) -> T + Copy,
+) -> Result<Vec<(usize, T)>, Flaw> {
+    let mut parts = Vec::new();
+    let mut wanted = selection.ranges();
+    for (rows, value) in decode_runs(input, selection.rows(), convert)? {
+        let mut count = 0;
+        while let [range, rest @ ..] = wanted
+            && range.start < rows.end
+        {
+            count += range.end.min(rows.end) - range.start.max(rows.start);
+            if range.end > rows.end {
+                break;
+            }
+            wanted = rest;
+        }
+        if count > 0 {
+            parts.push((count, value));
+        }
+    }
+    Ok(parts)
+}
+
+/// The runs of as many rows: which rows each has, which follow one another without a gap, and its value.
+pub fn decode_runs<T: Copy + Default>(
     input: &mut Input<'_>,
     rows: usize,
     convert: impl Fn(i64) -> T + Copy,
-) -> Result<Vec<T>, Flaw> {
-    check_decoded_bytes(rows, size_of::<T>())?;
+) -> Result<Vec<(Range<usize>, T)>, Flaw> {
     let runs = input.u32()? as usize;
     if runs > rows {
         return Err(Flaw("a page has more runs than rows"));
     }
-    let lengths = packed::decode(input, runs, |length| usize::try_from(length).unwrap_or(0))?;
-    let heads = packed::decode(input, runs, convert)?;
-    let mut values = Vec::with_capacity(rows);
+    let lengths = packed::decode_all(input, runs, |length| usize::try_from(length).unwrap_or(0))?;
+    let heads = packed::decode_all(input, runs, convert)?;
+    let (mut runs, mut end) = (Vec::with_capacity(runs), 0);
     for (length, value) in lengths.into_iter().zip(heads) {
-        if length == 0 || length > rows - values.len() {
+        if length == 0 || length > rows - end {
             return Err(Flaw("the lengths of runs are impossible"));
         }
-        values.resize(values.len() + length, value);
+        runs.push((end..end + length, value));
+        end += length;
     }
-    if values.len() == rows { Ok(values) } else { Err(Flaw("the runs have not as many rows as the page")) }
+    if end == rows { Ok(runs) } else { Err(Flaw("the runs have not as many rows as the page")) }
 }
 
 #[cfg(test)]
@@ -78,7 +121,8 @@ mod tests {
         encode(&plan, &mut bytes);
         assert_eq!(bytes.len(), plan.bytes, "the estimate is exact");
         let mut input = Input::new(&bytes);
-        assert_eq!(decode(&mut input, values.len(), |v| v).unwrap(), values);
+        let all = 0..values.len();
+        assert_eq!(decode(&mut input, &Selection::new(all.end, &[all]), |v| v).unwrap(), values);
         input.finish().unwrap();
         Some(bytes.len())
     }
@@ -105,7 +149,7 @@ mod tests {
                 let at = random.random_range(0..bytes.len());
                 bytes[at] = random.random();
             }
-            let _ = decode(&mut Input::new(&bytes), 1500, |v| v);
+            let _ = decode_runs(&mut Input::new(&bytes), 1500, |v| v);
         }
     }
 }

@@ -6,15 +6,10 @@
 //!      4     4  bytes s as stored; s = r: not compressed
 //!      8     s  the bytes, or a zstd frame of them
 //! ```
-//!
-//! Symbols (one a byte, no two rows alike in any useful way) go through zstd with its search for repetitions kept out:
-//! what is left is its Huffman stage, which is near the entropy and decodes three times as fast. Repetitions found by
-//! chance in a small alphabet make such data larger: 0.33 bytes a value on the walk of TSBS, 0.28 without.
 
 use std::borrow::Cow;
 
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{CParameter, Strategy};
 
 use super::{DECODED_BYTES_MAX, Flaw, Input};
 
@@ -25,58 +20,39 @@ pub const ZSTD_SAVES_PART: usize = 10;
 /// Measured: 1 is as small as 3 on bit-packed values and twice as fast.
 pub const ZSTD_LEVEL: i32 = 1;
 
-/// Writes sections. One per writer: its contexts are reused.
+/// Writes sections. One per writer: its context is reused.
 pub struct SectionWriter {
-    repetitions: Compressor<'static>,
-    symbols: Compressor<'static>,
+    compressor: Compressor<'static>,
     squeezed: Vec<u8>,
 }
 
 impl SectionWriter {
     pub fn new() -> std::io::Result<Self> {
-        let mut symbols = Compressor::new(ZSTD_LEVEL)?;
-        // A block of 128 KiB has one Huffman table. A hash table of 64 entries and matches of at least 7 bytes: as good
-        // as no search. An acceleration (TargetLength) would switch the Huffman stage off.
-        let parameters = [
-            CParameter::Strategy(Strategy::ZSTD_fast),
-            CParameter::WindowLog(17),
-            CParameter::HashLog(6),
-            CParameter::MinMatch(7),
-            CParameter::TargetLength(0),
-        ];
-        for parameter in parameters {
-            symbols.set_parameter(parameter)?;
+        Ok(Self { compressor: Compressor::new(ZSTD_LEVEL)?, squeezed: Vec::new() })
+    }
+
+    /// Appends a section of bytes.
+    pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let stored = squeeze(&mut self.compressor, &mut self.squeezed, bytes, ZSTD_SAVES_PART);
+        for length in [bytes.len(), stored.len()] {
+            out.extend_from_slice(&u32::try_from(length).expect("a page is far below 4 GiB").to_le_bytes());
         }
-        Ok(Self { repetitions: Compressor::new(ZSTD_LEVEL)?, symbols, squeezed: Vec::new() })
-    }
-
-    /// Appends a section of bytes among which are repetitions.
-    pub fn write_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let stored = squeeze(&mut self.repetitions, &mut self.squeezed, bytes);
-        write(bytes.len(), stored, out);
-    }
-
-    /// Appends a section of symbols.
-    pub fn write_symbols(&mut self, symbols: &[u8], out: &mut Vec<u8>) {
-        let stored = squeeze(&mut self.symbols, &mut self.squeezed, symbols);
-        write(symbols.len(), stored, out);
+        out.extend_from_slice(stored);
     }
 }
 
-fn write(raw: usize, stored: &[u8], out: &mut Vec<u8>) {
-    for length in [raw, stored.len()] {
-        out.extend_from_slice(&u32::try_from(length).expect("a page is far below 4 GiB").to_le_bytes());
-    }
-    out.extend_from_slice(stored);
-}
-
-/// The bytes compressed where that saves enough, else as they are.
-pub fn squeeze<'a>(compressor: &mut Compressor<'_>, buffer: &'a mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
+/// The bytes compressed where that saves at least one byte in `saves_part`, else as they are.
+pub fn squeeze<'a>(
+    compressor: &mut Compressor<'_>,
+    buffer: &'a mut Vec<u8>,
+    bytes: &'a [u8],
+    saves_part: usize,
+) -> &'a [u8] {
     if bytes.len() >= ZSTD_BYTES_MIN {
         buffer.clear();
         buffer.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
         if let Ok(length) = compressor.compress_to_buffer(bytes, buffer)
-            && length <= bytes.len() - bytes.len() / ZSTD_SAVES_PART
+            && length <= bytes.len() - bytes.len() / saves_part
         {
             return buffer;
         }
@@ -104,7 +80,7 @@ impl SectionReader {
         self.expand(stored, raw).map(Cow::Owned)
     }
 
-    /// Reads a section of exactly `rows` symbols.
+    /// Reads a section of exactly `rows` symbols, one a byte.
     pub fn read_symbols<'a>(&mut self, input: &mut Input<'a>, rows: usize) -> Result<Cow<'a, [u8]>, Flaw> {
         let symbols = self.read(input, rows)?;
         if symbols.len() == rows { Ok(symbols) } else { Err(Flaw("a page has not one symbol for each row")) }
@@ -126,9 +102,9 @@ mod tests {
 
     use super::*;
 
-    fn check(write: impl Fn(&mut SectionWriter, &[u8], &mut Vec<u8>), bytes: &[u8]) -> usize {
+    fn check(bytes: &[u8]) -> usize {
         let mut out = Vec::new();
-        write(&mut SectionWriter::new().unwrap(), bytes, &mut out);
+        SectionWriter::new().unwrap().write(bytes, &mut out);
         let mut input = Input::new(&out);
         assert_eq!(SectionReader::default().read(&mut input, bytes.len()).unwrap(), bytes);
         input.finish().unwrap();
@@ -136,28 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn symbols_come_near_their_entropy() {
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        // Eight fair bits, one symbol per number of ones: 2.54 bits of entropy.
-        let symbols: Vec<u8> = (0..65_536).map(|_| random.random::<u8>().count_ones() as u8).collect();
-        let bits = check(SectionWriter::write_symbols, &symbols) as f64 * 8.0 / symbols.len() as f64;
-        assert!((2.54..2.66).contains(&bits), "{bits} bits a symbol");
-    }
-
-    #[test]
     fn what_does_not_shrink_is_stored_as_it_is() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(2);
         let noise: Vec<u8> = (0..1000).map(|_| random.random()).collect();
-        assert_eq!(check(SectionWriter::write_symbols, &noise), 1008);
-        assert_eq!(check(SectionWriter::write_bytes, &noise), 1008);
-        assert_eq!(check(SectionWriter::write_bytes, &[]), 8);
-        assert!(check(SectionWriter::write_bytes, &[7; 1000]) < 40);
+        assert_eq!(check(&noise), 1008);
+        assert_eq!(check(&[]), 8);
+        assert!(check(&[7; 1000]) < 40);
     }
 
     #[test]
     fn a_section_larger_than_expected_is_refused_before_it_is_expanded() {
         let mut out = Vec::new();
-        SectionWriter::new().unwrap().write_bytes(&[7; 1000], &mut out);
+        SectionWriter::new().unwrap().write(&[7; 1000], &mut out);
         assert!(SectionReader::default().read(&mut Input::new(&out), 999).is_err());
         assert!(SectionReader::default().read_symbols(&mut Input::new(&out), 1001).is_err());
     }

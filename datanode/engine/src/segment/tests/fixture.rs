@@ -6,18 +6,24 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray, Int16Array, TimestampMicrosecondArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::executor::block_on;
 use meridian_proto::schema::TableSchema;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::SegmentRows;
 use super::rows::{self, SHAPES, Shape};
-use super::{Contents, OneFile, file_of, limits, read_all, schema};
+use super::{Contents, OneFile, file_path, limits, open, read_all, schema, spec, write_to};
+use crate::disk::SimulatedDisk;
+use crate::scan::SortKey;
 
 const ROWS: usize = 700;
+/// Columns that are no test data: smallint and timestamptz.
+const SERIES: usize = 1;
+const TIME: usize = 11;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -39,16 +45,24 @@ fn table() -> TableSchema {
 }
 
 /// A file as this version writes it. Some encodings only pay for many rows.
-fn file_of_v2(table: &TableSchema) -> Vec<u8> {
+fn file_of_v3(table: &TableSchema) -> Vec<u8> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let count = table.columns.len();
     let columns = table.columns.iter().enumerate().map(|(at, column)| {
         let shape = if at * 2 < count { Shape::Walk } else { SHAPES[at % SHAPES.len()] };
         rows::column(&mut random, &column.sql_type, shape, if at % 3 == 0 { 20 } else { 0 }, ROWS)
     });
-    let batch = arrow::array::RecordBatch::try_new(table.arrow(), columns.collect()).unwrap();
+    let mut columns: Vec<ArrayRef> = columns.collect();
+    // A series every 350 rows, a row every 10 seconds: pieces of an hour.
+    columns[SERIES] = Arc::new(Int16Array::from_iter_values((0..ROWS as i16).map(|row| row / 350)));
+    let times = (0..ROWS as i64).map(|row| 1_700_000_000_000_000 + row % 350 * 10_000_000);
+    columns[TIME] = Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"));
+    let batch = arrow::array::RecordBatch::try_new(table.arrow(), columns).unwrap();
     let commits = (0..ROWS as u64).map(|row| if row < 400 { 1000 } else { 1000 + row % 4 }).collect();
-    file_of(table, vec![SegmentRows { batch, commits: Some(commits) }], limits(400))
+    let sort = SortKey { segment_by: vec![table.columns[SERIES].id], time: Some(table.columns[TIME].id) };
+    let disk = SimulatedDisk::new(1);
+    write_to(&disk, &spec(table, sort), vec![SegmentRows { batch, commits: Some(commits) }], limits(400)).unwrap();
+    disk.bytes(&file_path()).unwrap()
 }
 
 fn bits<F: ArrowPrimitiveType, U: ArrowPrimitiveType>(column: &ArrayRef, bits: fn(F::Native) -> U::Native) -> ArrayRef {
@@ -80,6 +94,38 @@ fn text_of(contents: &Contents) -> String {
     text
 }
 
+/// What the file knows of pieces, one line per piece and value.
+fn text_of_pieces(disk: &OneFile, table: &TableSchema) -> String {
+    let reader = open(disk);
+    let mut text = String::new();
+    for number in 0..reader.row_groups().len() {
+        let Some(pieces) = block_on(reader.pieces(number)).unwrap() else { continue };
+        writeln!(text, "{number} pieces of {} us: {:?} {:?}", pieces.width_us, pieces.starts, pieces.buckets).unwrap();
+        for column in &table.columns {
+            let Some(known) = block_on(reader.piece_statistics(number, column)).unwrap() else { continue };
+            let counts: ArrayRef = Arc::new(known.counts.clone());
+            let parts = [
+                ("count", Some(&counts)),
+                ("sum", known.sums.as_ref()),
+                ("min", Some(&known.mins)),
+                ("max", Some(&known.maxs)),
+                ("first", Some(&known.firsts)),
+                ("last", Some(&known.lasts)),
+            ];
+            for (name, array) in parts {
+                let Some(array) = array else { continue };
+                let options = FormatOptions::new().with_null("NULL");
+                let shown = ArrayFormatter::try_new(array, &options).unwrap();
+                let values: Vec<String> = (0..array.len()).map(|piece| shown.value(piece).to_string()).collect();
+                writeln!(text, "{number} {name} {} {values:?}", column.name).unwrap();
+            }
+            let known: Vec<bool> = (0..pieces.len()).map(|piece| known.is_known(piece)).collect();
+            writeln!(text, "{number} known {} {known:?}", column.name).unwrap();
+        }
+    }
+    text
+}
+
 #[test]
 fn a_file_of_version_1_is_read_as_it_was_written() {
     let contents = read_all(&OneFile::new(stored("segment-v1.seg.zst")), &table().columns).unwrap();
@@ -89,19 +135,31 @@ fn a_file_of_version_1_is_read_as_it_was_written() {
 
 #[test]
 fn a_file_of_version_2_is_read_as_it_was_written() {
+    let contents = read_all(&OneFile::new(stored("segment-v2.seg.zst")), &table().columns).unwrap();
+    let same = text_of(&contents).into_bytes() == stored("segment-v2.txt.zst");
+    assert!(same, "version 2 reads differently than when it was released");
+}
+
+#[test]
+fn a_file_of_version_3_is_read_as_it_was_written() {
     let table = table();
-    let (file, text) = ("segment-v2.seg.zst", "segment-v2.txt.zst");
+    let (file, text) = ("segment-v3.seg.zst", "segment-v3.txt.zst");
+    let all = |bytes: Vec<u8>| {
+        let disk = OneFile::new(bytes);
+        text_of(&read_all(&disk, &table.columns).unwrap()) + &text_of_pieces(&disk, &table)
+    };
     if std::env::var_os("MERIDIAN_WRITE_FIXTURES").is_some() {
-        let bytes = file_of_v2(&table);
-        store(text, text_of(&read_all(&OneFile::new(bytes.clone()), &table.columns).unwrap()).as_bytes());
+        let bytes = file_of_v3(&table);
+        store(text, all(bytes.clone()).as_bytes());
         store(file, &bytes);
     }
-    let contents = read_all(&OneFile::new(stored(file)), &table.columns).unwrap();
-    assert!(text_of(&contents).into_bytes() == stored(text), "version 2 reads differently than when it was released");
+    let now = all(stored(file));
+    assert!(now.contains("pieces of 3600000000 us") && now.contains("max c4"));
+    assert!(now.into_bytes() == stored(text), "version 3 reads differently than when it was released");
 }
 
 #[test]
 fn the_same_rows_make_the_same_header_as_in_the_fixture() {
     // Pages may be encoded better some day; what frames them is part of the format.
-    assert_eq!(stored("segment-v2.seg.zst")[..64], file_of_v2(&table())[..64]);
+    assert_eq!(stored("segment-v3.seg.zst")[..64], file_of_v3(&table())[..64]);
 }

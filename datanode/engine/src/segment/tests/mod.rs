@@ -3,11 +3,14 @@
 mod damage;
 mod fixture;
 mod mutation;
+mod pieces;
 mod pruning;
+mod ranges;
 mod round_trip;
 mod rows;
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -16,6 +19,8 @@ use futures::executor::block_on;
 use meridian_proto::ids::{ChunkId, ClusterId, ColumnId, SchemaVersion, SegmentId, TableId};
 use meridian_proto::schema::{Column, TableSchema};
 use meridian_proto::types::SqlType;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
 use super::reader::Commits;
 use super::{SegmentExpectation, SegmentLimits, SegmentReader, SegmentRows, SegmentSpec, SegmentSummary, write};
@@ -60,6 +65,14 @@ fn spec(schema: &TableSchema, sort: SortKey) -> SegmentSpec {
         schema: schema.clone(),
         sort,
     }
+}
+
+/// Some of so many rows: up to a dozen ranges.
+fn some_ranges(random: &mut ChaCha8Rng, rows: usize) -> Vec<Range<usize>> {
+    let count = random.random_range(0..13) * 2;
+    let mut borders: Vec<usize> = (0..count).map(|_| random.random_range(0..=rows)).collect();
+    borders.sort_unstable();
+    borders.as_chunks::<2>().0.iter().map(|[start, end]| *start..*end).collect()
 }
 
 fn write_to(

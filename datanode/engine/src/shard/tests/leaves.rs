@@ -68,6 +68,19 @@ fn decode(batch: &RecordBatch) -> Vec<Row> {
     (0..batch.num_rows()).map(row).collect()
 }
 
+/// How much there is of everything.
+#[derive(Clone, Copy)]
+struct Scale {
+    rows_max: usize,
+    hosts: i64,
+    racks: i64,
+    times: i64,
+}
+
+const SMALL: Scale = Scale { rows_max: 40, hosts: 4, racks: 2, times: 40 };
+/// Enough rows of a series for pieces: three hours with a row every seven seconds or so.
+const LARGE: Scale = Scale { rows_max: 3000, hosts: 2, racks: 1, times: 3 * 3_600_000_000 };
+
 /// What one step of a chunk's life does.
 #[derive(Clone, Debug)]
 enum Step {
@@ -92,41 +105,42 @@ fn some_of<T>(random: &mut ChaCha8Rng, part: f64, value: impl FnOnce(&mut ChaCha
     random.random_bool(part).then(|| value(random))
 }
 
-fn random_rows(random: &mut ChaCha8Rng) -> Vec<Row> {
-    let count = random.random_range(1..40);
+fn random_rows(random: &mut ChaCha8Rng, scale: Scale) -> Vec<Row> {
+    let count = random.random_range(1..scale.rows_max);
     let row = |_| {
-        let host = some_of(random, 0.8, |random| format!("host_{}", random.random_range(0..4)));
-        let rack = some_of(random, 0.9, |random| random.random_range(0..2));
-        (random.random_range(0..40), host, rack, some_of(random, 0.8, |random| random.random_range(-9..9)), 0)
+        let host = some_of(random, 0.8, |random| format!("host_{}", random.random_range(0..scale.hosts)));
+        let rack = some_of(random, 0.9, |random| random.random_range(0..scale.racks));
+        (random.random_range(0..scale.times), host, rack, some_of(random, 0.8, |random| random.random_range(-9..9)), 0)
     };
     (0..count).map(row).collect()
 }
 
-fn random_step(random: &mut ChaCha8Rng) -> Step {
+fn random_step(random: &mut ChaCha8Rng, scale: Scale) -> Step {
     match random.random_range(0..7) {
-        0..4 => Step::Write(random_rows(random)),
-        4 => Step::Stage(random_rows(random), some_of(random, 0.7, |random| random.random_bool(0.5))),
+        0..4 => Step::Write(random_rows(random, scale)),
+        4 => Step::Stage(random_rows(random, scale), some_of(random, 0.7, |random| random.random_bool(0.5))),
         _ => Step::Flush,
     }
 }
 
-fn random_bound(random: &mut ChaCha8Rng) -> Bound {
+fn random_bound(random: &mut ChaCha8Rng, scale: Scale) -> Bound {
     let mut range = |column, low: i64, high: i64| Bound {
         column,
         min: some_of(random, 0.5, |random| Value::Int(random.random_range(low..high))),
         max: some_of(random, 0.5, |random| Value::Int(random.random_range(low..high))),
     };
-    let ranges = [range(TIME, -5, 45), range(TIME, -5, 45), range(RACK, 0, 2), range(VALUE, -9, 9)];
-    let host = Some(Value::Bytes(format!("host_{}", random.random_range(0..4)).into_bytes()));
+    let (first, last) = (-scale.times / 8, scale.times + scale.times / 8);
+    let ranges = [range(TIME, first, last), range(TIME, first, last), range(RACK, 0, 2), range(VALUE, -9, 9)];
+    let host = Some(Value::Bytes(format!("host_{}", random.random_range(0..scale.hosts)).into_bytes()));
     match random.random_range(0..6) {
         4.. => Bound { column: HOST, min: host.clone(), max: host },
         range => ranges[range].clone(),
     }
 }
 
-fn random_look(random: &mut ChaCha8Rng) -> Look {
+fn random_look(random: &mut ChaCha8Rng, scale: Scale) -> Look {
     let keys = [vec![], vec![HOST], vec![RACK], vec![RACK, HOST], vec![VALUE]];
-    let bounds = (0..random.random_range(0..3)).map(|_| random_bound(random)).collect();
+    let bounds = (0..random.random_range(0..3)).map(|_| random_bound(random, scale)).collect();
     let ends = Ends { first: random.random_bool(0.4), last: random.random_bool(0.6) };
     Look {
         snapshot: random.random_range(8..40),
@@ -427,14 +441,23 @@ async fn check_life(seed: u64, steps: Vec<Step>, looks: Vec<Look>) {
     }
 }
 
-#[test]
-fn leaves_answer_as_the_plain_scan_does() {
-    for seed in 0..300 {
+fn check_lives(seeds: std::ops::Range<u64>, scale: Scale) {
+    for seed in seeds {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let steps = (0..random.random_range(1..10)).map(|_| random_step(&mut random)).collect();
-        let looks = (0..random.random_range(1..6)).map(|_| random_look(&mut random)).collect();
+        let steps = (0..random.random_range(1..10)).map(|_| random_step(&mut random, scale)).collect();
+        let looks = (0..random.random_range(1..6)).map(|_| random_look(&mut random, scale)).collect();
         run(check_life(seed, steps, looks));
     }
+}
+
+#[test]
+fn leaves_answer_as_the_plain_scan_does() {
+    check_lives(0..300, SMALL);
+}
+
+#[test]
+fn leaves_answer_as_the_plain_scan_does_where_there_are_pieces() {
+    check_lives(1000..1040, LARGE);
 }
 
 /// Four hosts with hourly rows, in two segments; nothing is in memory.

@@ -1,0 +1,479 @@
+//! Symbols of one byte with a Huffman code, in blocks of 1024 that are decoded by themselves: one code for all, a stream
+//! of bits for each block. zstd has the same code, but one table per frame, so that only a whole page is worth one.
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  least symbol that is there, a
+//!      1     1  greatest symbol, z
+//!      2     n  lengths of the codes of a..=z in bits, 4 bits each, the first one low; 0: not there, or it is the only one
+//!     ..     n  bytes of each block's stream: Packed
+//!     ..    ..  the streams
+//!     ..     8  zero
+//! ```
+//!
+//! Codes are at most 11 bits long and canonical: shorter ones come first, those of one length in order of symbols. A
+//! stream begins with its lowest bit; the first bit of a code is its highest.
+
+use super::bitpack::BLOCK;
+use super::{Flaw, Input, packed};
+
+/// Longest code. As zstd has it: a window of so many bits indexes a table that fits the first cache.
+const LENGTH_MAX: u32 = 11;
+const WINDOW: usize = 1 << LENGTH_MAX;
+/// Blocks that are decoded at once: each waits for its own loads only.
+pub const LANES: usize = 4;
+/// Symbols of one look-up in the wide table.
+const WIDE_SYMBOLS: usize = 3;
+/// Look-ups between two refills of 56 bits.
+const LOOKUPS: usize = 56 / LENGTH_MAX as usize;
+/// Making the wide table takes as long as reading so many blocks without.
+const WIDE_BLOCKS_MIN: usize = 12;
+const PADDING_BYTES: usize = 8;
+
+/// A block of symbols; what is after the last one is not defined.
+pub type Block = [u8; BLOCK + 4];
+
+/// Lengths of the codes by symbol.
+#[derive(Clone)]
+pub struct Code {
+    lengths: [u8; 256],
+}
+
+impl Code {
+    /// The code that is shortest for symbols that come so often; `None` when there are none.
+    ///
+    /// Package-merge (Larmore, Hirschberg 1990): of coins of each denomination, the cheapest ones are paired up into one
+    /// of the next denomination, as often as a code may be long. A symbol's length is the number of its coins in use.
+    pub fn of(counts: &[u32; 256]) -> Option<Self> {
+        let mut symbols: Vec<u8> = (0..=u8::MAX).filter(|symbol| counts[usize::from(*symbol)] > 0).collect();
+        symbols.sort_by_key(|symbol| counts[usize::from(*symbol)]);
+        let weights: Vec<u64> = symbols.iter().map(|symbol| u64::from(counts[usize::from(*symbol)])).collect();
+        let mut lengths = [0; 256];
+        if symbols.len() < 2 {
+            return symbols.first().map(|_| Self { lengths });
+        }
+        // Of each level, whether each coin is a symbol's own.
+        let mut levels: Vec<Vec<bool>> = Vec::with_capacity(LENGTH_MAX as usize);
+        let mut coins = weights.clone();
+        levels.push(vec![true; coins.len()]);
+        for _ in 1..LENGTH_MAX {
+            let pairs: Vec<u64> = coins.as_chunks::<2>().0.iter().map(|[a, b]| a + b).collect();
+            let (merged, own) = merge(&weights, &pairs);
+            levels.push(own);
+            coins = merged;
+        }
+        let mut used = 2 * symbols.len() - 2;
+        for level in levels.iter().rev() {
+            let own = level[..used].iter().filter(|is_own| **is_own).count();
+            for symbol in &symbols[..own] {
+                lengths[usize::from(*symbol)] += 1;
+            }
+            used = 2 * (used - own);
+        }
+        Some(Self { lengths })
+    }
+
+    /// Bits that symbols that come so often take.
+    pub fn bits(&self, counts: &[u32; 256]) -> u64 {
+        self.lengths.iter().zip(counts).map(|(length, count)| u64::from(*length) * u64::from(*count)).sum()
+    }
+
+    /// Least and greatest symbol; of a code with one symbol, which has no bits, it is `only`.
+    fn ends(&self, only: u8) -> (u8, u8) {
+        let is_there = |symbol: &u8| self.lengths[usize::from(*symbol)] > 0;
+        let first = (0..=u8::MAX).find(is_there).unwrap_or(only);
+        (first, (first..=u8::MAX).rfind(is_there).unwrap_or(only))
+    }
+
+    /// Each symbol's code, to be written lowest bit first.
+    fn codes(&self) -> [u16; 256] {
+        let mut next = 0u32;
+        let mut codes = [0; 256];
+        for length in 1..=LENGTH_MAX {
+            next <<= 1;
+            for (code, _) in codes.iter_mut().zip(&self.lengths).filter(|(_, of)| u32::from(**of) == length) {
+                *code = (next.reverse_bits() >> (32 - length)) as u16;
+                next += 1;
+            }
+        }
+        codes
+    }
+}
+
+/// Two ascending lists as one, and which came from the first.
+fn merge(first: &[u64], second: &[u64]) -> (Vec<u64>, Vec<bool>) {
+    let (mut a, mut b) = (first, second);
+    let mut merged = Vec::with_capacity(a.len() + b.len());
+    let mut from_first = Vec::with_capacity(a.len() + b.len());
+    while !a.is_empty() || !b.is_empty() {
+        let is_first = b.is_empty() || !a.is_empty() && a[0] <= b[0];
+        let side = if is_first { &mut a } else { &mut b };
+        merged.push(side[0]);
+        from_first.push(is_first);
+        *side = &side[1..];
+    }
+    (merged, from_first)
+}
+
+pub fn counts(symbols: &[u8]) -> [u32; 256] {
+    // Four at a time: the same symbol again would wait for its own count.
+    let mut counts = [[0u32; 256]; 4];
+    let (fours, rest) = symbols.as_chunks::<4>();
+    for four in fours {
+        for (counts, symbol) in counts.iter_mut().zip(four) {
+            counts[usize::from(*symbol)] += 1;
+        }
+    }
+    for symbol in rest {
+        counts[0][usize::from(*symbol)] += 1;
+    }
+    std::array::from_fn(|symbol| counts.iter().map(|counts| counts[symbol]).sum())
+}
+
+/// Bytes that symbols that come so often take, about.
+pub fn estimate(counts: &[u32; 256]) -> usize {
+    let Some(code) = Code::of(counts) else { return 0 };
+    let rows: usize = counts.iter().map(|count| *count as usize).sum();
+    let (first, last) = code.ends(0);
+    // A length of some 11 bits and half a byte lost for each block.
+    let blocks = rows.div_ceil(BLOCK) * 2;
+    2 + usize::from(last - first) / 2 + 12 + blocks + PADDING_BYTES + code.bits(counts) as usize / 8
+}
+
+/// Appends the symbols.
+pub fn encode(symbols: &[u8], out: &mut Vec<u8>) {
+    let Some(code) = Code::of(&counts(symbols)) else { return };
+    let (first, last) = code.ends(symbols[0]);
+    out.extend_from_slice(&[first, last]);
+    for pair in code.lengths[usize::from(first)..=usize::from(last)].chunks(2) {
+        out.push(pair[0] | pair.get(1).map_or(0, |length| length << 4));
+    }
+    let mut streams = Vec::with_capacity(symbols.len());
+    let mut lengths = Vec::with_capacity(symbols.len().div_ceil(BLOCK));
+    let codes = code.codes();
+    for block in symbols.chunks(BLOCK) {
+        let before = streams.len();
+        write_stream(block, &codes, &code.lengths, &mut streams);
+        lengths.push((streams.len() - before) as i64);
+    }
+    packed::encode(&lengths, &packed::estimate(&lengths), out);
+    out.extend_from_slice(&streams);
+    out.extend_from_slice(&[0; PADDING_BYTES]);
+}
+
+fn write_stream(symbols: &[u8], codes: &[u16; 256], lengths: &[u8; 256], out: &mut Vec<u8>) {
+    let (mut bits, mut count) = (0u64, 0u32);
+    for symbol in symbols {
+        bits |= u64::from(codes[usize::from(*symbol)]) << count;
+        count += u32::from(lengths[usize::from(*symbol)]);
+        if count >= 48 {
+            out.extend_from_slice(&bits.to_le_bytes()[..6]);
+            bits >>= 48;
+            count -= 48;
+        }
+    }
+    out.extend_from_slice(&bits.to_le_bytes()[..count.div_ceil(8) as usize]);
+}
+
+/// Symbols that were found in a page, not decoded yet.
+pub struct Symbols<'a> {
+    rows: usize,
+    /// All streams, and eight bytes more.
+    streams: &'a [u8],
+    /// Where each block's stream begins, and where the last one ends.
+    starts: Vec<u32>,
+    narrow: Box<[u16; WINDOW]>,
+    wide: Option<Box<[u32; WINDOW]>>,
+}
+
+impl<'a> Symbols<'a> {
+    /// Reads what comes before the streams, and makes the tables for decoding so many blocks.
+    pub fn read(input: &mut Input<'a>, rows: usize, wanted_blocks: usize) -> Result<Self, Flaw> {
+        let narrow = read_narrow(input)?;
+        let lengths = packed::decode_all(input, rows.div_ceil(BLOCK), |length| length)?;
+        let mut starts = Vec::with_capacity(lengths.len() + 1);
+        let mut end = 0u32;
+        starts.push(end);
+        for length in lengths {
+            // The longest code for each row of a block.
+            if !(0..=(BLOCK * LENGTH_MAX as usize / 8) as i64).contains(&length) {
+                return Err(Flaw("a block of symbols has an impossible length"));
+            }
+            end += length as u32;
+            starts.push(end);
+        }
+        let streams = input.take(end as usize + PADDING_BYTES)?;
+        let wide = (wanted_blocks >= WIDE_BLOCKS_MIN).then(|| widened(&narrow));
+        Ok(Self { rows, streams, starts, narrow, wide })
+    }
+
+    /// Decodes a block into each lane. Who wants fewer asks for one several times: that takes no longer.
+    ///
+    /// # Panics
+    /// When there is no such block.
+    #[inline(always)]
+    pub fn decode(&self, blocks: [usize; LANES], lanes: &mut [Block; LANES]) -> Result<(), Flaw> {
+        let mut streams = blocks.map(|block| self.stream(block));
+        if let Some(wide) = &self.wide {
+            read_wide(&mut streams, wide, lanes);
+        }
+        read_narrowly(&mut streams, &self.narrow, lanes);
+        if streams.iter().all(Stream::is_within) { Ok(()) } else { Err(Flaw("a block of symbols ends early")) }
+    }
+
+    fn stream(&self, block: usize) -> Stream<'a> {
+        let (start, end) = (self.starts[block] as usize, self.starts[block + 1] as usize);
+        Stream {
+            bytes: &self.streams[start..],
+            bytes_max: end - start,
+            at: 0,
+            bits: 0,
+            count: 0,
+            done: 0,
+            symbols: (self.rows - block * BLOCK).min(BLOCK),
+        }
+    }
+}
+
+/// The table from the next 11 bits to a symbol (low byte) and the length of its code.
+fn read_narrow(input: &mut Input<'_>) -> Result<Box<[u16; WINDOW]>, Flaw> {
+    let [first, last] = input.array()?;
+    let count = usize::from(last.checked_sub(first).ok_or(Flaw("a code has no symbols"))?) + 1;
+    let nibbles = input.take(count.div_ceil(2))?;
+    let mut code = Code { lengths: [0; 256] };
+    for (at, length) in code.lengths[usize::from(first)..=usize::from(last)].iter_mut().enumerate() {
+        *length = nibbles[at / 2] >> (at % 2 * 4) & 0xf;
+    }
+    if count == 1 && code.lengths[usize::from(first)] == 0 {
+        return Ok(Box::new([u16::from(first); WINDOW]));
+    }
+    let share = |length: &u8| if *length == 0 { 0 } else { WINDOW.checked_shr(u32::from(*length)).unwrap_or(0) };
+    let is_too_long = code.lengths.iter().any(|length| u32::from(*length) > LENGTH_MAX);
+    if is_too_long || code.lengths.iter().map(share).sum::<usize>() != WINDOW {
+        return Err(Flaw("the lengths of a code do not fit together"));
+    }
+    let mut table = Box::new([0u16; WINDOW]);
+    for (symbol, (first, length)) in code.codes().iter().zip(&code.lengths).enumerate() {
+        if *length > 0 {
+            let entry = symbol as u16 | u16::from(*length) << 8;
+            for slot in table[usize::from(*first)..].iter_mut().step_by(1 << length) {
+                *slot = entry;
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// The table from the next 11 bits to up to three symbols (low bytes first), the length of their codes (bits 24..28) and
+/// their number (above).
+fn widened(narrow: &[u16; WINDOW]) -> Box<[u32; WINDOW]> {
+    let mut table = Box::new([0u32; WINDOW]);
+    for (window, slot) in table.iter_mut().enumerate() {
+        let (mut symbols, mut count, mut length) = (0, 0, 0);
+        while count < WIDE_SYMBOLS as u32 {
+            // Bits from beyond the window are taken for zeros: a symbol that needs them is not known.
+            let [symbol, bits] = narrow[window >> length].to_le_bytes();
+            if length + u32::from(bits) > LENGTH_MAX {
+                break;
+            }
+            symbols |= u32::from(symbol) << (8 * count);
+            length += u32::from(bits);
+            count += 1;
+        }
+        *slot = symbols | length << 24 | count << 28;
+    }
+    table
+}
+
+/// A block's stream while it is read.
+struct Stream<'a> {
+    /// From its first byte to the end of all streams and their padding.
+    bytes: &'a [u8],
+    bytes_max: usize,
+    at: usize,
+    bits: u64,
+    /// Of `bits`, which were read from before `at`.
+    count: u32,
+    /// Symbols that were decoded, of so many.
+    done: usize,
+    symbols: usize,
+}
+
+impl Stream<'_> {
+    /// At least 56 bits are there afterwards; beyond the end they are zeros.
+    #[inline(always)]
+    fn refill(&mut self) {
+        let word =
+            self.bytes.get(self.at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word));
+        self.bits |= word << self.count;
+        self.at += (63 - self.count as usize) >> 3;
+        self.count |= 56;
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, bits: u32) {
+        self.bits >>= bits;
+        self.count -= bits;
+    }
+
+    #[inline(always)]
+    fn next_wide(&mut self, table: &[u32; WINDOW], out: &mut Block) {
+        let entry = table[self.bits as usize % WINDOW];
+        if let Some(slots) = out[self.done..].first_chunk_mut::<4>() {
+            *slots = entry.to_le_bytes();
+        }
+        self.skip(entry >> 24 & 0xf);
+        self.done += (entry >> 28) as usize;
+    }
+
+    #[inline(always)]
+    fn next_narrow(&mut self, table: &[u16; WINDOW], out: &mut Block) {
+        let [symbol, bits] = table[self.bits as usize % WINDOW].to_le_bytes();
+        out[self.done] = symbol;
+        self.skip(u32::from(bits));
+        self.done += 1;
+    }
+
+    /// Whether so many look-ups in the wide table give no symbol too many.
+    #[inline(always)]
+    fn has_wide(&self, lookups: usize) -> bool {
+        self.done + lookups * WIDE_SYMBOLS <= self.symbols
+    }
+
+    /// Whether the bits that were used are its own.
+    fn is_within(&self) -> bool {
+        self.at * 8 <= self.bytes_max * 8 + self.count as usize
+    }
+}
+
+#[inline(always)]
+fn read_wide(streams: &mut [Stream<'_>; LANES], table: &[u32; WINDOW], lanes: &mut [Block; LANES]) {
+    while streams.iter().all(|stream| stream.has_wide(LOOKUPS)) {
+        for stream in streams.iter_mut() {
+            stream.refill();
+        }
+        for _ in 0..LOOKUPS {
+            for (stream, lane) in streams.iter_mut().zip(lanes.iter_mut()) {
+                stream.next_wide(table, lane);
+            }
+        }
+    }
+    for (stream, lane) in streams.iter_mut().zip(lanes) {
+        while stream.has_wide(LOOKUPS) {
+            stream.refill();
+            for _ in 0..LOOKUPS {
+                stream.next_wide(table, lane);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn read_narrowly(streams: &mut [Stream<'_>; LANES], table: &[u16; WINDOW], lanes: &mut [Block; LANES]) {
+    let is_left = |stream: &Stream<'_>| stream.done + LOOKUPS <= stream.symbols;
+    while streams.iter().all(is_left) {
+        for stream in streams.iter_mut() {
+            stream.refill();
+        }
+        for _ in 0..LOOKUPS {
+            for (stream, lane) in streams.iter_mut().zip(lanes.iter_mut()) {
+                stream.next_narrow(table, lane);
+            }
+        }
+    }
+    for (stream, lane) in streams.iter_mut().zip(lanes) {
+        while stream.done < stream.symbols {
+            stream.refill();
+            for _ in 0..LOOKUPS.min(stream.symbols - stream.done) {
+                stream.next_narrow(table, lane);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn decode(bytes: &[u8], rows: usize, wanted_blocks: usize) -> Result<Vec<u8>, Flaw> {
+        let mut input = Input::new(bytes);
+        let symbols = Symbols::read(&mut input, rows, wanted_blocks)?;
+        input.finish()?;
+        let mut lanes = [[0; size_of::<Block>()]; LANES];
+        let mut decoded = Vec::new();
+        let blocks: Vec<usize> = (0..rows.div_ceil(BLOCK)).collect();
+        for some in blocks.chunks(LANES) {
+            symbols.decode(std::array::from_fn(|lane| some[lane % some.len()]), &mut lanes)?;
+            for (block, lane) in some.iter().zip(&lanes) {
+                decoded.extend_from_slice(&lane[..BLOCK.min(rows - block * BLOCK)]);
+            }
+        }
+        Ok(decoded)
+    }
+
+    fn check(symbols: &[u8]) -> usize {
+        let mut bytes = Vec::new();
+        encode(symbols, &mut bytes);
+        // With the narrow table alone, and with the wide one.
+        for wanted_blocks in [1, WIDE_BLOCKS_MIN] {
+            assert!(decode(&bytes, symbols.len(), wanted_blocks).unwrap() == symbols);
+        }
+        let estimated = estimate(&counts(symbols));
+        assert!(estimated.abs_diff(bytes.len()) <= 20 + bytes.len() / 20, "{} bytes, not {estimated}", bytes.len());
+        bytes.len()
+    }
+
+    #[test]
+    fn symbols_come_near_their_entropy() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        // Eight fair bits, one symbol per number of ones: 2.54 bits of entropy.
+        let symbols: Vec<u8> = (0..65_536).map(|_| random.random::<u8>().count_ones() as u8).collect();
+        let bits = check(&symbols) as f64 * 8.0 / symbols.len() as f64;
+        assert!((2.54..2.61).contains(&bits), "{bits} bits a symbol");
+    }
+
+    #[test]
+    fn any_alphabet_comes_back() {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        for round in 0..200 {
+            let rows = random.random_range(1..9000);
+            let (low, count) = (random.random_range(0..=255u8), random.random_range(0..=255u8));
+            // From all alike to a few that are nearly everything.
+            let power = f64::from(round % 20);
+            let symbol = |random: &mut ChaCha8Rng| {
+                low.saturating_add((random.random::<f64>().powf(power) * f64::from(count)) as u8)
+            };
+            check(&(0..rows).map(|_| symbol(&mut random)).collect::<Vec<_>>());
+        }
+        check(&[7; 5000]);
+        check(&[0, 255]);
+        check(&(0..=255).collect::<Vec<_>>());
+        // Fibonacci numbers ask for the longest codes.
+        let mut fibonacci = Vec::new();
+        let (mut a, mut b) = (1usize, 1);
+        for symbol in 0..20 {
+            fibonacci.extend(std::iter::repeat_n(symbol, a));
+            (a, b) = (b, a + b);
+        }
+        check(&fibonacci);
+    }
+
+    #[test]
+    fn any_bytes_decode_or_are_refused() {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let symbols: Vec<u8> = (0..3000).map(|_| random.random::<u8>().count_ones() as u8).collect();
+        let mut whole = Vec::new();
+        encode(&symbols, &mut whole);
+        for _ in 0..5000 {
+            let mut bytes = whole.clone();
+            for _ in 0..random.random_range(1..4) {
+                let end = if random.random() { 24 } else { bytes.len() };
+                bytes[random.random_range(0..end)] = random.random();
+            }
+            let _ = decode(&bytes, 3000, if random.random() { 1 } else { WIDE_BLOCKS_MIN });
+        }
+    }
+}
