@@ -14,6 +14,7 @@ mod files;
 mod image;
 mod reserve;
 mod segment;
+mod space;
 mod vote;
 mod writer;
 
@@ -25,6 +26,7 @@ pub use encoding::{COMMAND_BYTES_MAX, decode_entry, encode_entry};
 pub use files::{read_whole, write_whole};
 pub use image::{CatalogImage, ImageFile};
 pub use segment::LogFiles;
+pub use space::DiskSpace;
 pub use vote::VoteFile;
 pub use writer::{LogStore, Opened};
 

@@ -176,6 +176,13 @@ impl Member {
         }
     }
 
+    /// Whether this member's disk is full.
+    #[must_use]
+    pub fn is_short_of_space(&self) -> bool {
+        let group = self.shared.group.lock().unwrap_or_else(PoisonError::into_inner);
+        group.as_ref().is_some_and(Group::is_short_of_space)
+    }
+
     /// As `Meta.Status` tells it.
     pub async fn status(&self) -> wire::StatusResponse {
         use wire::meta_server::Meta;

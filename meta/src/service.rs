@@ -364,8 +364,8 @@ impl Running {
             return Ok(());
         }
         if report.cluster_id != cluster {
-            let message = format!("the node is of cluster {}, this is cluster {cluster}", report.cluster_id);
-            return Err(Refusal::catalog("55000", message));
+            // No objection: at the address of the sender's leader there is another cluster now.
+            return Err(Refusal::Protocol("the report is from another cluster".to_owned()));
         }
         let start = Start {
             mark: StartMark(report.mark),

@@ -13,10 +13,8 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    match cli::Cli::read().and_then(cli::Cli::run) {
         Ok(()) => ExitCode::from(failure::EXIT_OK),
         Err(failure) => {
             eprintln!("meridian: {failure}");

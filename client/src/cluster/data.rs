@@ -44,7 +44,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::WriteResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.write(request)).await
+        self.in_time(node, deadline, client.write(request)).await
     }
 
     pub async fn decide(
@@ -54,7 +54,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::DecideResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.decide(request)).await
+        self.in_time(node, deadline, client.decide(request)).await
     }
 
     pub async fn resolve(
@@ -64,7 +64,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::ResolveResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.resolve(request)).await
+        self.in_time(node, deadline, client.resolve(request)).await
     }
 
     pub async fn outcome(
@@ -74,7 +74,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::OutcomeResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.outcome(request)).await
+        self.in_time(node, deadline, client.outcome(request)).await
     }
 
     /// Has the chunk's primary seal it, at the route of this view, if it holds no row.
@@ -85,7 +85,7 @@ impl Cluster {
             catalog_version: view.version().0,
             chunk: Some(wire::ChunkRef { chunk: chunk.id.0, epoch: chunk.epoch.0 }),
         };
-        in_time(deadline, client.seal(request)).await.map(|response| response.state())
+        self.in_time(chunk.primary, deadline, client.seal(request)).await.map(|response| response.state())
     }
 
     /// Runs a fragment; dropping the stream ends it there.
@@ -95,7 +95,7 @@ impl Cluster {
         request: wire::ScanRequest,
     ) -> Result<Streaming<wire::ScanResponse>, Refusal> {
         let response = self.data_node(node)?.scan(request).await;
-        response.map(Response::into_inner).map_err(Refusal::from_status)
+        response.map(Response::into_inner).map_err(|status| self.error_of(node, status).refusal)
     }
 
     pub async fn data_node_status(
@@ -104,7 +104,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::DataNodeStatusResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.data_node_status(wire::DataNodeStatusRequest {})).await
+        self.in_time(node, deadline, client.data_node_status(wire::DataNodeStatusRequest {})).await
     }
 
     /// Rewrites a chunk; the answer may take as long as its rows are many.
@@ -115,7 +115,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::MaintainResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.maintain(request)).await
+        self.in_time(node, deadline, client.maintain(request)).await
     }
 
     pub async fn chunk_sizes(
@@ -125,7 +125,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<wire::ChunkSizesResponse, SendError> {
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
-        in_time(deadline, client.chunk_sizes(request)).await
+        self.in_time(node, deadline, client.chunk_sizes(request)).await
     }
 
     fn data_node(&self, node: NodeId) -> Result<DataNodeClient<Channel>, Refusal> {
@@ -135,16 +135,41 @@ impl Cluster {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
-}
 
-async fn in_time<T>(
-    deadline: Instant,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, SendError> {
-    match tokio::time::timeout_at(deadline, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(SendError::of_status(status)),
-        Err(_) => Err(SendError { refusal: Refusal::Unavailable("no answer in time".to_owned()), sent: true }),
+    async fn in_time<T>(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, SendError> {
+        match tokio::time::timeout_at(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.error_of(node, status)),
+            Err(_) => {
+                let refusal = Refusal::Unavailable(format!("{} gave no answer in time", self.tell(node)));
+                Err(SendError { refusal, sent: true })
+            }
+        }
+    }
+
+    /// What a connection says of its failure does not name whom it led to.
+    fn error_of(&self, node: NodeId, status: Status) -> SendError {
+        let answered = !status.details().is_empty();
+        let error = SendError::of_status(status);
+        match error.refusal {
+            Refusal::Unavailable(reason) if !answered => {
+                let refusal = Refusal::Unavailable(format!("{} cannot be reached: {reason}", self.tell(node)));
+                SendError { refusal, ..error }
+            }
+            refusal => SendError { refusal, ..error },
+        }
+    }
+
+    fn tell(&self, node: NodeId) -> String {
+        match self.catalog.current().node(node) {
+            Some(known) => format!("data node {} at {}", known.name, known.address),
+            None => format!("data node {node}"),
+        }
     }
 }
 

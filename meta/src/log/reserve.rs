@@ -5,12 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::LogError;
+use super::{DiskSpace, LogError};
 
 /// An entry of a full disk is some 100 bytes, in a block that is there mostly already: enough for weeks.
 const RESERVE_BYTES: u64 = 2 << 20;
 /// Less than what a data node's shard wants to see before it writes again (4 MiB), so that no shard takes it.
 const PIECE_BYTES: u64 = 64 << 10;
+
+/// So much stays free for others.
+const FREE_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Debug)]
 pub struct Reserve {
@@ -47,10 +50,16 @@ impl Reserve {
         Ok(true)
     }
 
-    /// Puts by what is missing, all of it or nothing.
+    /// Puts by what is missing, all of it or nothing. Never the last space of the disk.
     pub fn fill(&mut self) -> Result<(), LogError> {
         if self.is_whole() {
             return Ok(());
+        }
+        let wanted = RESERVE_BYTES - self.bytes + FREE_BYTES_MIN;
+        let folder = self.path.parent().unwrap_or(&self.path);
+        // A file system that does not tell is tried.
+        if DiskSpace::of(folder).is_ok_and(|space| space.free_bytes < wanted) {
+            return Err(LogError::Full { what: "put by", path: self.path.clone() });
         }
         let open = OpenOptions::new().write(true).create(true).truncate(false).open(&self.path);
         let mut file = open.map_err(LogError::writing("create", &self.path))?;

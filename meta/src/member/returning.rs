@@ -59,7 +59,7 @@ async fn ask(
         }
     }));
     let answers: Vec<_> = asked.await.into_iter().flatten().collect();
-    let against = answers.iter().find_map(|(peer, status)| contradiction(identity, &options.name, peer, status));
+    let against = answers.iter().find_map(|(peer, status)| contradiction(identity, options, peer, status));
     against.map_or(Ok(()), |reason| Err(refused(options, &reason)))
 }
 
@@ -68,19 +68,26 @@ fn refused(options: &MemberOptions, reason: &str) -> MetaError {
 }
 
 /// What a peer's answer says against the folder.
-fn contradiction(identity: &Identity, name: &str, peer: &str, status: &wire::StatusResponse) -> Option<String> {
+fn contradiction(
+    identity: &Identity,
+    options: &MemberOptions,
+    peer: &str,
+    status: &wire::StatusResponse,
+) -> Option<String> {
+    let is_configured = options.peers.iter().any(|configured| configured == peer);
     if status.cluster_id.is_empty() {
         return None;
     }
     let own = identity.cluster.to_string();
     if status.cluster_id != own {
-        return Some(format!("is of cluster {own}, but {peer} is of cluster {}", status.cluster_id));
+        // Where members once were there may be anybody by now.
+        return is_configured.then(|| format!("is of cluster {own}, but {peer} is of cluster {}", status.cluster_id));
     }
     // A peer may be behind and not know of the node.
     let nodes = status.nodes.iter().filter_map(|node| node.node.as_ref());
     let known = nodes.into_iter().find(|node| node.id == identity.node.0);
     let objection = Some(&status.objection).filter(|objection| !objection.is_empty());
-    other_name(known.map(|node| node.name.as_str()), name)
+    other_name(known.map(|node| node.name.as_str()), &options.name)
         .or_else(|| objection.map(|objection| format!("cannot be used: {objection}")))
 }
 
@@ -117,6 +124,7 @@ fn is_of_nodes(command: &Command) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use meridian_client::cluster::Channels;
     use meridian_proto::{ClusterId, NodeId};
 
     use super::*;
@@ -131,7 +139,11 @@ mod tests {
             let (cluster_id, objection) = (ClusterId(cluster).to_string(), objection.to_owned());
             wire::StatusResponse { cluster_id, nodes, objection, ..wire::StatusResponse::default() }
         };
-        let check = |name: &str, status: &wire::StatusResponse| contradiction(&identity, name, "a:1", status);
+        let check = |name: &str, status: &wire::StatusResponse| {
+            let (peers, name) = (vec!["a:1".to_owned()], name.to_owned());
+            let options = MemberOptions { peers, name, ..MemberOptions::new("", "b:1", Channels::new()) };
+            contradiction(&identity, &options, "a:1", status)
+        };
         assert_eq!(check("an2", &status(7, "")), None);
         assert_eq!(check("", &status(7, "")), None);
         assert_eq!(check("an2", &wire::StatusResponse::default()), None, "a peer that waits for a cluster");
@@ -139,5 +151,8 @@ mod tests {
         assert!(refused("an2", status(8, "")).contains("but a:1 is of cluster 0000"));
         assert_eq!(refused("an1", status(7, "")), "belongs to node \"an2\", this process was started as \"an1\"");
         assert_eq!(refused("an2", status(7, "it is a copy")), "cannot be used: it is a copy");
+        let options = MemberOptions::new("", "b:1", Channels::new());
+        let elsewhere = contradiction(&identity, &options, "a:1", &status(8, ""));
+        assert_eq!(elsewhere, None, "an address of the past, where another cluster is now");
     }
 }

@@ -1,6 +1,7 @@
 //! What a member does all the time: it tells the cluster of its start, sends the leader heartbeats, and finds members
 //! that have moved.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use meridian_client::cluster::{Channels, MetaClient};
@@ -17,6 +18,7 @@ use crate::catalog::{Proposal, REPLICATION_FACTOR_DEFAULT};
 use crate::error::MetaError;
 use crate::identity::{Identity, Stage};
 use crate::leader::{self, Sign};
+use crate::log::DiskSpace;
 use crate::raft::{Failure, Group};
 use crate::service::{Phase, Running};
 
@@ -38,6 +40,7 @@ impl Shared {
         let reporter = Reporter {
             group: running.group.clone(),
             cluster: identity.cluster,
+            folder: self.folder.clone(),
             channels: self.options.channels.clone(),
             heartbeat: self.options.heartbeat,
         };
@@ -133,6 +136,8 @@ fn unavailable(failure: Failure) -> Refusal {
 struct Reporter {
     group: Group,
     cluster: ClusterId,
+    /// For the figures of its disk.
+    folder: PathBuf,
     channels: Channels,
     heartbeat: Duration,
 }
@@ -153,17 +158,24 @@ impl Reporter {
     }
 
     fn own_sign(&self) -> Sign {
+        let space = self.space();
         Sign {
             at: Instant::now(),
             was_heard: true,
             incarnation: self.group.own_start().incarnation,
             catalog_version: self.group.read(|state| state.catalog.version()),
-            disk_free_bytes: 0,
-            disk_used_bytes: 0,
+            disk_free_bytes: space.free_bytes,
+            disk_used_bytes: space.used_bytes,
         }
     }
 
+    /// Zeros when it is not known.
+    fn space(&self) -> DiskSpace {
+        DiskSpace::of(&self.folder).unwrap_or_default()
+    }
+
     fn report(&self) -> wire::NodeReport {
+        let space = self.space();
         let start = self.group.own_start();
         wire::NodeReport {
             node: start.node.0,
@@ -171,7 +183,9 @@ impl Reporter {
             mark: start.mark.0,
             cluster_id: self.cluster.to_string(),
             catalog_version: self.group.read(|state| state.catalog.version()).0,
-            ..wire::NodeReport::default()
+            disk_free_bytes: space.free_bytes,
+            disk_used_bytes: space.used_bytes,
+            access_nodes: Vec::new(),
         }
     }
 
@@ -263,6 +277,10 @@ impl Discovery {
     fn learn(&self, peer: &str, status: &wire::StatusResponse) -> Result<(), String> {
         let own = self.group.cluster().to_string();
         if status.cluster_id.is_empty() {
+            return Ok(());
+        }
+        if status.cluster_id != own && !self.options.peers.iter().any(|configured| configured == peer) {
+            // Where members once were there may be anybody by now.
             return Ok(());
         }
         if status.cluster_id != own {

@@ -29,6 +29,7 @@ pub struct Figures {
     pub raft_term: u64,
     pub raft_applied: u64,
     pub raft_is_leader: bool,
+    pub raft_is_short_of_space: bool,
     pub shards: Vec<ShardFigures>,
 }
 

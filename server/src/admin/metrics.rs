@@ -27,6 +27,9 @@ const GAUGES: &[Metric] = &[
     ("meridian_raft_term", "Term of the meta group.", |f| f.raft_term),
     ("meridian_raft_applied_index", "Last entry of the meta group applied here.", |f| f.raft_applied),
     ("meridian_raft_is_leader", "1 if this node leads the meta group.", |f| u64::from(f.raft_is_leader)),
+    ("meridian_raft_is_short_of_space", "1 if the disk of this node's part of the meta group is full.", |f| {
+        u64::from(f.raft_is_short_of_space)
+    }),
 ];
 
 const SHARD_GAUGES: &[ShardMetric] = &[

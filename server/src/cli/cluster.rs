@@ -25,12 +25,18 @@ pub struct ClusterArgs {
         env = "MERIDIAN_CLUSTER",
         value_name = "ADDRESSES",
         default_value = "127.0.0.1:5435",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = parse_address
     )]
     cluster: Vec<String>,
     /// Seconds to wait for an answer
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT_DEFAULT_S)]
     timeout: u64,
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    crate::config::check_address(text).map(|()| text.to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,10 +74,18 @@ pub enum NodeVerb {
         output: OutputArgs,
     },
     /// Take a node out of the cluster; a data node must hold no chunks
-    #[command(after_help = "Example: meridian node remove 4")]
+    #[command(after_help = "\
+The process of a node that was removed ends by itself, and one with both roles as a whole. To come in again a node needs
+an empty folder.
+
+Examples:
+  meridian node remove dn4
+  meridian node remove 4 --cluster 10.0.0.1:5435")]
     Remove {
-        /// Id as `node list` shows it
-        id: u64,
+        /// Name or id, as `node list` shows them. Digits alone are always an id. Where an access node and a data node
+        /// have the same name, only the id tells which one is meant
+        #[arg(value_name = "NODE")]
+        node: String,
         #[command(flatten)]
         cluster: ClusterArgs,
     },
@@ -102,9 +116,9 @@ pub fn run_node(verb: NodeVerb) -> Result<(), Failure> {
             }
             print_line(nodes_table(&status).to_string().trim_end())
         }
-        NodeVerb::Remove { id, cluster } => {
-            block_on(cluster.remove(id))?;
-            print_line(&format!("node {id} is no longer part of the cluster"))
+        NodeVerb::Remove { node, cluster } => {
+            let removed = block_on(cluster.remove(&node))?;
+            print_line(&format!("{removed} is no longer part of the cluster"))
         }
     }
 }
@@ -151,10 +165,51 @@ impl ClusterArgs {
         status.map_err(|refusal| self.failure("ask for the status", &refusal))
     }
 
-    async fn remove(&self, node: u64) -> Result<(), Failure> {
-        let removed = self.client().leave(node, self.deadline()).await;
-        removed.map_err(|refusal| self.failure(&format!("remove node {node}"), &refusal))
+    /// Removes the node that is meant, and says which one that was.
+    async fn remove(&self, meant: &str) -> Result<String, Failure> {
+        let (id, told) = match meant.parse::<u64>() {
+            Ok(id) => (id, format!("node {id}")),
+            Err(_) => self.find(meant).await?,
+        };
+        let removed = self.client().leave(id, self.deadline()).await;
+        removed.map_err(|refusal| self.failure(&format!("remove {told}"), &refusal))?;
+        Ok(told)
     }
+
+    async fn find(&self, name: &str) -> Result<(u64, String), Failure> {
+        let status = self.status().await?;
+        let nodes: Vec<&wire::Node> = status.nodes.iter().filter_map(|status| status.node.as_ref()).collect();
+        find_by_name(&nodes, name).map_err(Failure::failed)
+    }
+}
+
+/// Id of the only node of that name, and what to call it.
+fn find_by_name(nodes: &[&wire::Node], name: &str) -> Result<(u64, String), String> {
+    let tell = |node: &wire::Node| format!("{} node {} (id {})", role_name(node), node.name, node.id);
+    let mut named = nodes.iter().filter(|node| node.name == name);
+    match (named.next(), named.next()) {
+        (Some(node), None) => Ok((node.id, tell(node))),
+        (Some(first), Some(second)) => {
+            Err(format!("\"{name}\" is {} and {}; say which one by its id", tell(first), tell(second)))
+        }
+        (None, _) => Err(match nearest_name(nodes, name) {
+            Some(near) => {
+                format!("there is no node \"{name}\"; did you mean \"{near}\"? `meridian node list` shows all")
+            }
+            None => format!("there is no node \"{name}\"; `meridian node list` shows all"),
+        }),
+    }
+}
+
+fn nearest_name<'a>(nodes: &[&'a wire::Node], name: &str) -> Option<&'a str> {
+    // Below it, two names have little in common.
+    const SIMILARITY_MIN: f64 = 0.7;
+    let likeness = |node: &&'a wire::Node| {
+        let (known, asked) = (node.name.to_lowercase(), name.to_lowercase());
+        (strsim::jaro_winkler(&known, &asked), node.name.as_str())
+    };
+    let best = nodes.iter().map(likeness).reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.filter(|(likeness, _)| *likeness >= SIMILARITY_MIN).map(|(_, name)| name)
 }
 
 /// Between two attempts to create a cluster on a node that comes up.
@@ -281,4 +336,31 @@ fn state_name(node: &wire::Node) -> &'static str {
 
 fn gibibytes(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64, role: wire::NodeRole, name: &str) -> wire::Node {
+        wire::Node { id, role: role.into(), name: name.to_owned(), ..wire::Node::default() }
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_name_if_only_one_has_it() {
+        let nodes = [
+            node(1, wire::NodeRole::Access, "n1"),
+            node(2, wire::NodeRole::Data, "n1"),
+            node(3, wire::NodeRole::Data, "cellar"),
+        ];
+        let nodes: Vec<&wire::Node> = nodes.iter().collect();
+        let check = |name: &str, expected: Result<u64, &str>| {
+            let found = find_by_name(&nodes, name).map(|(id, _)| id);
+            assert_eq!(found, expected.map_err(str::to_owned), "{name}");
+        };
+        check("cellar", Ok(3));
+        check("n1", Err("\"n1\" is access node n1 (id 1) and data node n1 (id 2); say which one by its id"));
+        check("Celar", Err("there is no node \"Celar\"; did you mean \"cellar\"? `meridian node list` shows all"));
+        check("roof", Err("there is no node \"roof\"; `meridian node list` shows all"));
+    }
 }

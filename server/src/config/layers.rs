@@ -109,7 +109,9 @@ impl Settings {
                 continue;
             }
             let bare = variable.trim_start_matches("MERIDIAN_").to_lowercase();
-            if !bare.contains("__") && !KEYS.iter().any(|key| key.name.replace('.', "_") == bare) {
+            let first = bare.split('_').next().unwrap_or_default();
+            let is_section = KEYS.iter().any(|key| key.name.split('.').next() == Some(first));
+            if !bare.contains("__") && !is_section {
                 // Nothing of ours: a test's or a script's own variable.
                 continue;
             }
@@ -273,7 +275,7 @@ fn parse_with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// `host:port`, `[v6]:port`. Names are resolved when they are used.
-fn check_address(text: &str) -> Result<(), String> {
+pub fn check_address(text: &str) -> Result<(), String> {
     let bad = || format!("wants an address such as 127.0.0.1:5433, not \"{text}\"");
     let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -330,6 +332,8 @@ mod tests {
             add("MERIDIAN_SQL_LISTEN").unwrap_err().to_string(),
             "environment variable MERIDIAN_SQL_LISTEN is no key; did you mean MERIDIAN_SQL__LISTEN?"
         );
+        assert!(add("MERIDIAN_DATA_DIR").is_err());
+        assert!(add("MERIDIAN_SQL_LISTN").is_err());
         assert!(add("MERIDIAN_BIN").is_ok());
         assert!(add("MERIDIAN_TEST_SEED").is_ok());
         assert!(add("MERIDIAN_SQL__LISTEN").is_ok());

@@ -7,5 +7,5 @@ mod keys;
 mod layers;
 mod typed;
 
-pub use layers::{Settings, Sources};
+pub use layers::{Settings, Sources, check_address};
 pub use typed::{Config, LogFormat, Role};

@@ -40,6 +40,8 @@ const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 const WAL_FILE_BYTES_MIN: usize = 1 << 20;
 const WAL_FILE_BYTES_MAX: usize = 256 << 20;
 const BLOCK_BYTES: usize = 4096;
+/// As PostgreSQL's names.
+const NAME_BYTES_MAX: usize = 63;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -88,6 +90,9 @@ impl Config {
         };
         if self.role == Role::Data && self.join.is_empty() {
             return wrong("cluster.join", "must name an access node: a data node has no cluster of its own");
+        }
+        if self.name.len() > NAME_BYTES_MAX || self.name.chars().any(char::is_control) {
+            return wrong("node.name", &format!("must have at most {NAME_BYTES_MAX} bytes, and no control characters"));
         }
         if ![1, 3, 5].contains(&self.voters_max) {
             return wrong("cluster.voters", "must be 1, 3 or 5");
@@ -209,6 +214,10 @@ mod tests {
              1000ms) and at most 1h",
         );
         check(&[("cluster.heartbeat", "1")], "--set cluster.heartbeat: `cluster.heartbeat` must be from 50ms to 60s");
+        check(
+            &[("node.name", "a\nb")],
+            "--set node.name: `node.name` must have at most 63 bytes, and no control characters",
+        );
         check(&[("data.wal_file", "1MiB")], "");
         check(&[("data.wal_file", "4GiB")], "--set data.wal_file: `data.wal_file` must be from 1MiB to 256MiB");
         check(

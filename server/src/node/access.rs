@@ -101,6 +101,7 @@ impl Access {
                 if let Some(member) = member.read().await.as_ref() {
                     let status = member.status().await;
                     figures.catalog_version = status.catalog_version;
+                    figures.raft_is_short_of_space = member.is_short_of_space();
                     figures.raft_term = status.term;
                     figures.raft_applied = status.applied;
                     figures.raft_is_leader = status.leader != 0 && status.leader == status.node;

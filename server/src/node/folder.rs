@@ -6,20 +6,19 @@
 //! <data_dir>/data/    a data node's identity and shards
 //! ```
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use meridian_datanode::identity as data_identity;
 use meridian_meta::identity::IdentityFile;
+use meridian_meta::log::DiskSpace;
 
 use crate::config::Role;
 use crate::failure::Failure;
 
 /// Far more than a start writes.
-const SPACE_BYTES_MIN: u64 = 1 << 20;
+const SPACE_BYTES_MIN: u64 = 4 << 20;
 
 /// Held until the process ends.
 pub struct DataFolder {
@@ -84,30 +83,15 @@ impl DataFolder {
 /// A start counts itself, votes, opens logs; on a disk without room for that it has not begun.
 fn check_space(path: &Path) -> Result<(), Failure> {
     // A file system that does not tell is tried.
-    let Ok(free_bytes) = free_bytes(path) else { return Ok(()) };
-    if free_bytes >= SPACE_BYTES_MIN {
+    let Ok(space) = DiskSpace::of(path) else { return Ok(()) };
+    if space.free_bytes >= SPACE_BYTES_MIN {
         return Ok(());
     }
-    let (path, free, needed) = (path.display(), free_bytes >> 10, SPACE_BYTES_MIN >> 10);
+    let (path, free, needed) = (path.display(), space.free_bytes >> 10, SPACE_BYTES_MIN >> 10);
     Err(Failure::failed(format!(
         "could not start in data folder {path}: the disk is full; free some space and start again ({free} KiB are free, \
          {needed} KiB are needed)"
     )))
-}
-
-/// What this user may still use of the disk.
-fn free_bytes(path: &Path) -> std::io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: all-zero is a valid value of this plain struct.
-    let mut figures: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path ends with a NUL, and the kernel writes one statvfs, which we own.
-    if unsafe { libc::statvfs(path.as_ptr(), &raw mut figures) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: only asks who this process is.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let blocks = if is_root { figures.f_bfree } else { figures.f_bavail };
-    Ok(blocks.saturating_mul(figures.f_frsize))
 }
 
 fn write_owner(lock: &mut File) -> std::io::Result<()> {

@@ -1,6 +1,8 @@
 //! Commands that look at a cluster.
 
-use crate::common::{Cluster, Node, NodeSpec, Port, meridian};
+use std::time::{Duration, Instant};
+
+use crate::common::{Cluster, Node, NodeSpec, PATIENCE, Port, meridian};
 
 #[test]
 fn status_and_node_list_show_every_node() {
@@ -24,6 +26,22 @@ fn status_and_node_list_show_every_node() {
     assert_eq!(text.code, Some(0));
     for word in ["leader", "an3", "dn2", "votes"] {
         assert!(text.stdout.contains(word), "{}", text.stdout);
+    }
+}
+
+#[test]
+fn every_node_tells_how_much_room_its_disk_has() {
+    let cluster = Cluster::start(2, 1);
+    let address = cluster.access[0].cluster_address();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let nodes = meridian(&["node", "list", "--json", "--cluster", &address]).json();
+        let nodes = nodes["nodes"].as_array().unwrap();
+        if nodes.len() == 3 && nodes.iter().all(|node| node["disk_free_bytes"] != 0 && node["disk_used_bytes"] != 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{nodes:#?}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -79,23 +97,29 @@ fn version_is_told_in_text_and_json() {
     assert!(meridian(&["version"]).stdout.starts_with(concat!("meridian ", env!("CARGO_PKG_VERSION"))));
 }
 
+/// The names under `Commands:` of a help page.
+fn verbs_of(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = lines.take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
 #[test]
-fn every_help_has_an_example() {
-    for command in [
-        vec!["start"],
-        vec!["cluster", "init"],
-        vec!["cluster", "status"],
-        vec!["node", "list"],
-        vec!["node", "remove"],
-        vec!["demo"],
-        vec!["config", "show"],
-        vec!["config", "check"],
-        vec!["version"],
-    ] {
-        let mut arguments = command.clone();
+fn every_help_has_an_example_of_its_own_command() {
+    let mut waiting = vec![Vec::<String>::new()];
+    let mut seen = Vec::new();
+    while let Some(command) = waiting.pop() {
+        let mut arguments: Vec<&str> = command.iter().map(String::as_str).collect();
         arguments.push("--help");
         let output = meridian(&arguments);
-        assert_eq!(output.code, Some(0));
-        assert!(output.stdout.contains("Example"), "{command:?}: {}", output.stdout);
+        assert_eq!(output.code, Some(0), "{command:?}");
+        let example = output.stdout.split_once("Example").map_or("", |(_, example)| example);
+        let path = [&["meridian".to_owned()], command.as_slice()].concat().join(" ");
+        assert!(example.contains(&path), "`{path} --help` has no example:\n{}", output.stdout);
+        waiting.extend(verbs_of(&output.stdout).into_iter().map(|verb| [command.clone(), vec![verb]].concat()));
+        seen.push(path);
+    }
+    for path in ["meridian", "meridian start", "meridian node", "meridian node remove", "meridian config check"] {
+        assert!(seen.iter().any(|seen| seen == path), "{path} was not walked: {seen:?}");
     }
 }

@@ -2,10 +2,14 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use meridian_proto::frame;
 
-use crate::common::{Node, NodeSpec, Port, binary, run, snapshot, sqlstate_of};
+use crate::common::{
+    Cluster, Loader, Node, NodeSpec, PATIENCE, Port, SmallDisk, Sql, binary, check_rows, error_of, run, snapshot,
+    sqlstate_of,
+};
 
 fn spec(folder: &std::path::Path) -> NodeSpec {
     NodeSpec { role: "all", name: "n1".to_owned(), folder: folder.to_owned(), join: Vec::new(), flags: Vec::new() }
@@ -146,53 +150,17 @@ fn a_disk_that_is_full_at_the_start_is_told() {
     );
     let output = run(in_namespace(&node.command(), &setup));
     assert_eq!(output.code, Some(1), "{output:?}");
-    let line = output.stderr.lines().last().unwrap();
-    assert!(line.starts_with("meridian: ") && (line.contains("full") || line.contains("No space")), "{line}");
+    assert!(output.error_line().contains("the disk is full; free some space and start again"), "{output:?}");
 }
 
-#[tokio::test]
-async fn a_disk_that_fills_up_is_an_error_and_the_rows_before_it_stay() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut node = Node::new(NodeSpec {
-        flags: ["--shards", "1", "--set", "data.memtable=8MiB"].map(str::to_owned).to_vec(),
-        ..spec(&folder.path().join("data"))
-    });
-    std::fs::create_dir(node.folder()).unwrap();
-    let setup = format!("mount -t tmpfs -o size=256m none {}", node.folder().display());
-    node.run_command(in_namespace(&node.command(), &setup));
-    node.wait_ready();
-    let sql = node.connect().await;
-    sql.run("CREATE TABLE t (id bigint, filler text)").await;
-    let mut acknowledged = 0;
-    let error = loop {
-        // Hard to compress: the disk is to fill up soon.
-        let lines: String = (0..2_000u64)
-            .map(|row| {
-                let mut seed = row * 7919 + acknowledged + 1;
-                let filler: String = (0..20).map(|_| format!("{:016x}", scramble(&mut seed))).collect();
-                format!("{row}\t{filler}\n")
-            })
-            .collect();
-        match sql.copy("COPY t FROM STDIN", &lines).await {
-            Ok(rows) => acknowledged += rows,
-            Err(error) => break error,
-        }
-        assert!(acknowledged < 2_000_000, "the disk does not fill up");
+/// Lines that do not compress: the log is to ask for space soon.
+fn noise(rows: u64, seed: u64) -> String {
+    let mut state = seed * 7919 + 1;
+    let line = |row| {
+        let filler: String = (0..20).map(|_| format!("{:016x}", scramble(&mut state))).collect();
+        format!("{row}\t{filler}\n")
     };
-    assert!(acknowledged > 0);
-    let state = sqlstate_of(&error);
-    assert!(
-        ["53100", "08007", "57P03", "57P01"].contains(&state.as_str()) || sql.client.is_closed(),
-        "{state}: {error}"
-    );
-    if node.is_running() {
-        // Reading goes on.
-        let reader = node.connect().await;
-        assert_eq!(reader.one("SELECT count(*) FROM t").await, acknowledged.to_string());
-    } else {
-        assert_eq!(node.wait_end().code(), Some(1), "{}", node.log());
-    }
-    node.assert_no_panic();
+    (0..rows).map(line).collect()
 }
 
 fn scramble(state: &mut u64) -> u64 {
@@ -200,6 +168,172 @@ fn scramble(state: &mut u64) -> u64 {
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state
+}
+
+/// A whole database with small log files on a small disk.
+fn node_on(disk: &SmallDisk) -> Node {
+    let flags = ["--shards", "1", "--set", "data.memtable=8MiB", "--set", "data.wal_file=4MiB"];
+    Node::new(NodeSpec { flags: flags.map(str::to_owned).to_vec(), ..spec(&disk.path().join("data")) })
+}
+
+fn run_on(disk: &SmallDisk, node: &mut Node) {
+    node.run_command(disk.command(&node.command()));
+    node.wait_ready();
+}
+
+/// Writes until the disk has no room; answers how many rows were acknowledged.
+async fn write_until_refused(sql: &Sql) -> u64 {
+    let mut acknowledged = 0;
+    loop {
+        match sql.copy("COPY t FROM STDIN", &noise(2_000, acknowledged)).await {
+            Ok(rows) => acknowledged += rows,
+            Err(error) => {
+                assert_says_what_to_do(&error);
+                return acknowledged;
+            }
+        }
+        assert!(acknowledged < 2_000_000, "the disk does not fill up");
+    }
+}
+
+#[track_caller]
+fn assert_says_what_to_do(error: &tokio_postgres::Error) {
+    assert_eq!(sqlstate_of(error), "53100", "{}", error_of(error));
+    let hint = error.as_db_error().and_then(|db| db.hint()).unwrap_or_default();
+    assert!(hint.contains("Free some space"), "{}: {hint}", error_of(error));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_writes_are_refused_reads_go_on_and_all_resumes_with_space() {
+    let disk = SmallDisk::new(256);
+    let mut node = node_on(&disk);
+    run_on(&disk, &mut node);
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (id bigint, filler text)").await;
+    let load = Loader::start(&[node.sql_port()], 2).await;
+    load.wait_acknowledged(20).await;
+    disk.fill();
+    let mut acknowledged = write_until_refused(&sql).await;
+
+    // Also over connections that come later, and again and again.
+    for round in 0..20 {
+        let reader = node.connect().await;
+        assert_eq!(reader.one("SELECT count(*) FROM t").await, acknowledged.to_string(), "round {round}");
+        let error = reader.copy("COPY t FROM STDIN", &noise(20_000, 1)).await.unwrap_err();
+        assert_says_what_to_do(&error);
+    }
+    assert!(node.is_running(), "{}", node.log());
+
+    disk.free();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match sql.copy("COPY t FROM STDIN", &noise(1_000, 2)).await {
+            Ok(rows) => break acknowledged += rows,
+            Err(error) => assert_says_what_to_do(&error),
+        }
+        assert!(Instant::now() < deadline, "it does not write again:\n{}", node.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    load.wait_acknowledged(20).await;
+    let outcomes = load.stop().await;
+    for _ in 0..2 {
+        let sql = node.connect().await;
+        check_rows(&sql, &outcomes).await;
+        assert_eq!(sql.one("SELECT count(*) FROM t").await, acknowledged.to_string());
+        node.kill();
+        run_on(&disk, &mut node);
+    }
+    node.assert_no_panic();
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_is_refused_and_what_was_acknowledged_is_there_with_space() {
+    let disk = SmallDisk::new(128);
+    let mut node = node_on(&disk);
+    run_on(&disk, &mut node);
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (id bigint, filler text)").await;
+    let load = Loader::start(&[node.sql_port()], 2).await;
+    load.wait_acknowledged(20).await;
+    disk.fill();
+    let acknowledged = write_until_refused(&sql).await;
+    // On the full disk, under load.
+    node.kill();
+    let outcomes = load.stop().await;
+    disk.fill();
+
+    let folder = disk.seen_from_outside(node.folder());
+    let before = snapshot(&folder);
+    let output = run(disk.command(&node.command()));
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.error_line().contains("the disk is full; free some space and start again"), "{output:?}");
+    assert_eq!(snapshot(&folder), before, "untouched");
+
+    disk.free();
+    run_on(&disk, &mut node);
+    let sql = node.connect().await;
+    check_rows(&sql, &outcomes).await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, acknowledged.to_string());
+    sql.run("INSERT INTO t VALUES (1, 'x')").await;
+    node.assert_no_panic();
+}
+
+/// A table with so many columns that its entry takes some 50 KiB of the meta group's log.
+fn wide_table(number: usize) -> String {
+    let columns: Vec<String> =
+        (0..900).map(|column| format!("a_column_with_a_rather_long_name_{column} int")).collect();
+    format!("CREATE TABLE wide{number} ({})", columns.join(", "))
+}
+
+fn metric(node: &Node, name: &str) -> u64 {
+    let (_, text) = node.get("/metrics").unwrap();
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{name} in\n{text}"))
+}
+
+/// Entries of the meta group that a node has applied.
+fn applied(node: &Node) -> u64 {
+    metric(node, "meridian_raft_applied_index")
+}
+
+#[tokio::test]
+async fn a_follower_whose_disk_is_full_waits_and_catches_up_with_space() {
+    let disk = SmallDisk::new(64);
+    let mut cluster = Cluster::start(2, 1);
+    cluster.add_access_on(&disk, "an3");
+    cluster.wait_ready();
+    cluster.wait_voters(3);
+    let sql = cluster.connect().await;
+    disk.fill();
+    // More than it has put by.
+    for number in 0..80 {
+        sql.run(&wide_table(number)).await;
+    }
+    sql.run("CREATE TABLE t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "1");
+    assert_eq!(metric(&cluster.access[2], "meridian_raft_is_short_of_space"), 1);
+    let log = cluster.access[2].log();
+    assert!(cluster.access[2].is_running() && log.contains("neither votes nor leads until there is space"), "{log}");
+
+    disk.free();
+    let deadline = Instant::now() + PATIENCE;
+    let target = applied(&cluster.access[0]);
+    while applied(&cluster.access[2]) < target {
+        assert!(Instant::now() < deadline, "it does not catch up:\n{}", cluster.access[2].log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while metric(&cluster.access[2], "meridian_raft_is_short_of_space") == 1 {
+        assert!(Instant::now() < deadline, "it puts nothing by again");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // It votes again: with one of the others gone it is needed.
+    cluster.access[1].kill();
+    let sql = cluster.access[2].connect().await;
+    sql.run("INSERT INTO t VALUES (2)").await;
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, "2");
+    cluster.assert_no_panic();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod clients;
 mod common;
 mod compression;
 mod config;
+mod copies;
 mod copy;
 mod crash;
 mod damage;

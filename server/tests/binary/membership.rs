@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Cluster, Node, NodeSpec, PATIENCE, meridian, snapshot};
+use crate::common::{Cluster, Node, NodeSpec, PATIENCE, meridian, snapshot, sqlstate_of};
 
 fn status(cluster: &Cluster) -> serde_json::Value {
     let addresses: Vec<String> = cluster.access.iter().map(Node::cluster_address).collect();
@@ -29,20 +29,132 @@ async fn a_fourth_access_node_learns_and_serves() {
     assert_eq!((status["members"].as_array().unwrap().len(), voters), (4, 3), "{status:#}");
 }
 
-#[tokio::test]
-async fn an_access_node_leaves_and_the_rest_goes_on() {
-    let mut cluster = Cluster::start(3, 1);
-    let id = node_id(&cluster, "an3").to_string();
-    let address = cluster.access[0].cluster_address();
-    let removed = meridian(&["node", "remove", &id, "--cluster", &address]);
+/// Takes a node out by its name.
+#[track_caller]
+fn remove(cluster: &Cluster, name: &str) {
+    let addresses: Vec<String> = cluster.access.iter().map(Node::cluster_address).collect();
+    let removed = meridian(&["node", "remove", name, "--cluster", &addresses.join(",")]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
+    let said = format!("node {name} (id ");
+    assert!(removed.stdout.contains(&said) && removed.stdout.contains("no longer part of"), "{removed:?}");
+}
+
+#[track_caller]
+fn assert_ends_as_removed(node: &mut Node) {
+    assert_eq!(node.wait_end().code(), Some(1));
+    let log = node.log();
+    let line = log.lines().last().unwrap_or_default();
+    assert!(line.starts_with("meridian: this access node cannot go on: node "), "{log}");
+    assert!(line.ends_with("was removed from the cluster"), "{log}");
+}
+
+#[tokio::test]
+async fn an_access_node_that_was_removed_ends_and_the_rest_goes_on() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.add_access("an4", &[]);
+    cluster.wait_ready();
+    cluster.wait_voters(3);
+    // A learner, then voters, the leader among them.
+    let leader = cluster.access[cluster.leader()].name().to_owned();
+    for name in ["an4", &leader] {
+        let position = cluster.access.iter().position(|node| node.name() == name).unwrap();
+        let client = cluster.access[position].connect().await;
+        remove(&cluster, name);
+        assert_ends_as_removed(&mut cluster.access[position]);
+        let error = client.try_rows("SELECT 1").await.unwrap_err();
+        assert!(client.client.is_closed() || sqlstate_of(&error).starts_with("57P0"), "{error}");
+        cluster.access.remove(position);
+        let sql = cluster.connect().await;
+        sql.run(&format!("CREATE TABLE {name} (v int)")).await;
+        sql.run(&format!("INSERT INTO {name} VALUES (1)")).await;
+        assert_eq!(sql.one(&format!("SELECT count(*) FROM {name}")).await, "1");
+    }
+    assert_eq!(status(&cluster)["members"].as_array().unwrap().len(), 2);
+    cluster.assert_no_panic();
+}
+
+#[tokio::test]
+async fn an_access_node_that_missed_its_removal_hears_of_it_from_whoever_answers() {
+    let mut cluster = Cluster::start(3, 0);
+    cluster.add_access("an4", &[]);
+    cluster.wait_ready();
+    cluster.wait_voters(3);
+    // A learner; and a voter that was told of no peers, since it was the first one.
+    for name in ["an4", "an1"] {
+        let position = cluster.access.iter().position(|node| node.name() == name).unwrap();
+        cluster.access[position].signal(libc::SIGSTOP);
+        remove(&cluster, name);
+        // Whom it took for the leader is gone, too.
+        let leader = cluster.leader();
+        cluster.access[leader].kill();
+        cluster.access[position].signal(libc::SIGCONT);
+        assert_ends_as_removed(&mut cluster.access[position]);
+        cluster.access[leader].run();
+        cluster.access[leader].wait_ready();
+        cluster.access.remove(position);
+    }
+    cluster.wait_ready();
+}
+
+#[test]
+fn an_access_node_that_was_removed_while_it_was_down_does_not_start_again() {
+    let mut cluster = Cluster::start(3, 0);
+    cluster.wait_voters(3);
     cluster.access[2].kill();
-    let status = status(&cluster);
-    assert_eq!(status["members"].as_array().unwrap().len(), 2, "{status:#}");
-    let sql = cluster.connect().await;
-    sql.run("CREATE TABLE t (v int)").await;
-    sql.run("INSERT INTO t VALUES (1)").await;
-    assert_eq!(sql.one("SELECT count(*) FROM t").await, "1");
+    let mut gone = cluster.access.remove(2);
+    remove(&cluster, "an3");
+    // With a peer that it is told of, and with those whom its folder knows.
+    let join = std::mem::take(&mut gone.spec_mut().join);
+    for join in [join, Vec::new()] {
+        gone.spec_mut().join = join;
+        let before = snapshot(gone.folder());
+        let output = gone.run_to_failure();
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let line = output.stderr.lines().last().unwrap();
+        assert!(line.starts_with("meridian: ") && line.ends_with("was removed from the cluster"), "{line}");
+        assert_eq!(snapshot(gone.folder()), before, "untouched");
+    }
+}
+
+#[test]
+fn a_node_is_removed_by_name_or_id_and_a_wrong_one_is_told_with_a_suggestion() {
+    let mut cluster = Cluster::start(1, 2);
+    let address = cluster.access[0].cluster_address();
+    let remove = |node: &str| meridian(&["node", "remove", node, "--cluster", &address]);
+    let refused = |node: &str| {
+        let output = remove(node);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        output.error_line().to_owned()
+    };
+    assert_eq!(
+        refused("dn7"),
+        "meridian: there is no node \"dn7\"; did you mean \"dn1\"? `meridian node list` shows all"
+    );
+    assert_eq!(refused("roof"), "meridian: there is no node \"roof\"; `meridian node list` shows all");
+    assert!(refused("99").ends_with("node 99 does not exist"));
+    assert!(refused("an1").ends_with("the last access node cannot leave"));
+    assert_eq!(meridian(&["node", "remove"]).code, Some(2));
+
+    let id = node_id(&cluster, "dn1");
+    assert_eq!(remove(&id.to_string()).stdout, format!("node {id} is no longer part of the cluster\n"));
+    assert_eq!(remove("dn2").code, Some(0));
+    for node in &mut cluster.data {
+        assert_eq!(node.wait_end().code(), Some(1));
+    }
+    assert!(refused("dn2").starts_with("meridian: there is no node \"dn2\""));
+
+    // An access node and a data node of one name.
+    let mut namesake = Node::new(NodeSpec {
+        role: "data",
+        name: "an1".to_owned(),
+        folder: cluster.data[0].folder().with_file_name("namesake"),
+        join: vec![address.clone()],
+        flags: vec!["--shards".to_owned(), "1".to_owned()],
+    });
+    namesake.run();
+    namesake.wait_ready();
+    let line = refused("an1");
+    assert!(line.contains("access node an1 (id 1) and data node an1") && line.ends_with("by its id"), "{line}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::node::{Node, NodeSpec};
-use super::{PATIENCE, Sql, meridian};
+use super::{PATIENCE, SmallDisk, Sql, meridian};
 
 pub struct Cluster {
     pub access: Vec<Node>,
@@ -40,6 +40,14 @@ impl Cluster {
         let join = self.access.first().map(Node::cluster_address).into_iter().collect();
         let mut node = Node::new(self.spec("access", name, join, flags));
         node.run();
+        self.access.push(node);
+    }
+
+    /// An access node whose folder is on a disk of its own.
+    pub fn add_access_on(&mut self, disk: &SmallDisk, name: &str) {
+        let join = self.access.first().map(Node::cluster_address).into_iter().collect();
+        let mut node = Node::new(NodeSpec { folder: disk.path().join(name), ..self.spec("access", name, join, &[]) });
+        node.run_command(disk.command(&node.command()));
         self.access.push(node);
     }
 

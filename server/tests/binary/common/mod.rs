@@ -5,6 +5,7 @@ mod command;
 mod load;
 mod node;
 mod ports;
+mod small_disk;
 mod sql;
 
 pub use cluster::Cluster;
@@ -12,6 +13,7 @@ pub use command::{Output, binary, meridian, run};
 pub use load::{Loader, check_rows};
 pub use node::{Node, NodeSpec, snapshot};
 pub use ports::Port;
+pub use small_disk::SmallDisk;
 pub use sql::{Sql, error_of, sqlstate_of};
 
 use std::time::Duration;
