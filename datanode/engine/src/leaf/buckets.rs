@@ -1,20 +1,22 @@
 //! Aggregates over buckets of time where segments are sorted by what groups the rows: a group's rows of one series are one
 //! range, found by looking at times only, and a range is added up by a loop over plain values. Nothing is hashed per row.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::array::ArrayRef;
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::DataType;
 use meridian_proto::schema::Column;
 use meridian_proto::time::bucket_start;
 
 use super::groups::{GroupStates, Groups};
+use super::known_pieces::KnownPieces;
+use super::measured::{Measured, can_measure};
+use super::ranges::RowRanges;
 use super::row_group::{Loaded, RowGroupScan, flaw};
-use super::runs::{Runs, integers};
+use super::runs::Runs;
 use super::within::within;
 use crate::disk::DiskFile;
 use crate::error::EngineError;
@@ -40,15 +42,21 @@ pub struct BucketSearch {
     pub buckets: Buckets,
     predicate: Option<SeriesPredicate>,
     groups: RefCell<Groups>,
-    /// Row groups that were answered for.
-    answered: Cell<u64>,
+}
+
+/// What it took to answer for a row group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// That were read one by one: those of which pieces do not tell all that is asked.
+    pub rows: usize,
+    pub bytes_read: u64,
 }
 
 impl BucketSearch {
     #[must_use]
     pub fn new(buckets: Buckets, predicate: Option<SeriesPredicate>) -> Rc<Self> {
         let groups = RefCell::new(Groups::new(&buckets.measures));
-        Rc::new(Self { buckets, predicate, groups, answered: Cell::new(0) })
+        Rc::new(Self { buckets, predicate, groups })
     }
 
     /// The groups of all rows that were not returned. `columns`: types of the table's columns.
@@ -63,10 +71,46 @@ impl BucketSearch {
         groups.take(cut, &types).map_err(flaw)
     }
 
-    /// How many row groups it answered for.
-    #[must_use]
-    pub fn answered(&self) -> u64 {
-        self.answered.get()
+    /// Adds rows of series, which were read one behind the other.
+    async fn add_rows(&self, ids: &[u32], rows: &[(usize, Range<usize>)], times: (i64, i64), read: &Measured) {
+        let (mut from, mut added) = (0, 0);
+        for (run, rows) in rows {
+            let range = within_times(read.firsts(), from..from + rows.len(), times);
+            from += rows.len();
+            added += range.len();
+            self.add_run(ids[*run], range, times, read);
+            if added > 4096 {
+                added = 0;
+                breathe().await;
+            }
+        }
+    }
+
+    /// Adds rows or pieces of one series, bucket by bucket. No piece lies in two buckets.
+    fn add_run(&self, key: u32, range: Range<usize>, (low, high): (i64, i64), measured: &Measured) {
+        let mut groups = self.groups.borrow_mut();
+        let times = measured.firsts();
+        let mut next = range.start;
+        let mut guess = 1;
+        while next < range.end {
+            let time = times[next];
+            if time < low || time > high {
+                next += 1;
+                continue;
+            }
+            let (start, bucket) = match self.buckets.grid {
+                None => (0, (low, high)),
+                Some(grid) => {
+                    // `has_buckets` holds for every time of the row group.
+                    let start = bucket_start(time, grid.width, grid.origin).unwrap_or(time);
+                    (start, (low.max(start), high.min(start + (grid.width - 1))))
+                }
+            };
+            let end = end_of(times, next, range.end, guess, bucket);
+            guess = end - next;
+            groups.add(key, start, next..end, measured);
+            next = end;
+        }
     }
 
     /// Times between which rows still matter, both included.
@@ -110,45 +154,6 @@ impl Top {
     }
 }
 
-/// A column's values as numbers.
-pub(super) enum Values {
-    Int(ArrayRef),
-    Float(ArrayRef),
-    /// Only whether they are NULL is asked.
-    Other(ArrayRef),
-}
-
-impl Values {
-    fn of(array: &ArrayRef) -> Result<Self, EngineError> {
-        Ok(match array.data_type() {
-            DataType::Float64 => Self::Float(ArrayRef::clone(array)),
-            DataType::Float32 => Self::Float(cast(array, &DataType::Float64).map_err(flaw)?),
-            DataType::Int64 => Self::Int(ArrayRef::clone(array)),
-            DataType::Int16 | DataType::Int32 | DataType::Timestamp(..) | DataType::Time64(_) => {
-                Self::Int(cast(array, &DataType::Int64).map_err(flaw)?)
-            }
-            DataType::Date32 => {
-                let days = cast(array, &DataType::Int32).map_err(flaw)?;
-                Self::Int(cast(&days, &DataType::Int64).map_err(flaw)?)
-            }
-            _ => Self::Other(ArrayRef::clone(array)),
-        })
-    }
-
-    pub(super) fn nulls(&self) -> Option<&NullBuffer> {
-        let (Self::Int(array) | Self::Float(array) | Self::Other(array)) = self;
-        array.nulls().filter(|nulls| nulls.null_count() > 0)
-    }
-
-    pub(super) fn ints(&self) -> &[i64] {
-        if let Self::Int(array) = self { array.as_primitive::<Int64Type>().values() } else { &[] }
-    }
-
-    pub(super) fn floats(&self) -> &[f64] {
-        if let Self::Float(array) = self { array.as_primitive::<Float64Type>().values() } else { &[] }
-    }
-}
-
 /// What a row group is aggregated by.
 struct Shape<'a> {
     segment_by: Vec<&'a Column>,
@@ -160,11 +165,22 @@ struct Shape<'a> {
     by_series: Vec<(usize, &'a Column, &'a Bound)>,
     /// Both ends included.
     times: (i64, i64),
+    grid: Option<Grid>,
+    /// With the columns that they look at.
+    measures: Vec<(Measure, Option<&'a Column>)>,
+}
+
+/// What a row group is added up from: pieces and rows of series, by the run that they belong to.
+#[derive(Default)]
+struct Parts {
+    known: Option<Measured>,
+    pieces: Vec<(usize, Range<usize>)>,
+    rows: Vec<(usize, Range<usize>)>,
 }
 
 impl<F: DiskFile> RowGroupScan<'_, F> {
-    /// Adds the row group to the search's groups; the bytes read, or `None` when it must be read row by row.
-    pub async fn buckets(&self, search: &BucketSearch) -> Result<Option<u64>, EngineError> {
+    /// Adds the row group to the search's groups; `None` when it must be read as rows.
+    pub async fn buckets(&self, search: &BucketSearch) -> Result<Option<Decoded>, EngineError> {
         let Some(shape) = self.shape(search) else { return Ok(None) };
         let Some((least, greatest)) = self.reader.row_group(self.row_group).time else { return Ok(None) };
         if !has_buckets(search.buckets.grid, least, greatest) || search.groups.borrow().len() > GROUPS_MAX {
@@ -173,34 +189,94 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let open = search.open_times();
         let times = (shape.times.0.max(open.0), shape.times.1.min(open.1));
         if times.1 < least || times.0 > greatest {
-            return Ok(Some(0));
+            return Ok(Some(Decoded::default()));
         }
         let mut loaded = Loaded::default();
         let runs = self.runs(&mut loaded).await?;
         let Some(chosen) = choose(&shape, search.predicate.as_ref(), &runs) else { return Ok(None) };
-        if chosen.count_set_bits() == 0 {
-            search.answered.set(search.answered.get() + 1);
-            return Ok(Some(loaded.bytes_read));
-        }
-        self.load(std::slice::from_ref(shape.time), &mut loaded).await?;
-        let Some(all_times) = loaded.get(shape.time.id).and_then(integers) else { return Ok(None) };
-        let all_times = all_times.as_primitive::<Int64Type>().values();
-        let ranges: Vec<(usize, Range<usize>)> =
-            chosen.set_indices().map(|run| (run, within_times(all_times, runs.range(run), times))).collect();
-        let Some(values) = self.measured(search, &mut loaded).await? else { return Ok(None) };
+        let parts = self.parts(&shape, &chosen, &runs, times).await?;
+        let Some(rows) = self.measured_rows(&shape, &parts.rows, &mut loaded).await? else { return Ok(None) };
         let keys: Vec<ArrayRef> = shape.key.iter().map(|position| ArrayRef::clone(runs.keys(*position))).collect();
         let ids = search.groups.borrow_mut().keys(&keys, runs.len()).map_err(flaw)?;
-        let mut rows = 0;
-        for (run, range) in ranges {
-            rows += range.len();
-            add_run(search, ids[run], all_times, range, times, &values);
-            if rows > 4096 {
-                rows = 0;
-                breathe().await;
+        if let Some(known) = &parts.known {
+            for (run, pieces) in parts.pieces {
+                search.add_run(ids[run], pieces, times, known);
             }
         }
-        search.answered.set(search.answered.get() + 1);
-        Ok(Some(loaded.bytes_read))
+        search.add_rows(&ids, &parts.rows, times, &rows).await;
+        Ok(Some(Decoded { rows: rows.len(), bytes_read: loaded.bytes_read }))
+    }
+
+    /// Where the chosen series are answered for by pieces, and which of their rows must be read.
+    async fn parts(
+        &self,
+        shape: &Shape<'_>,
+        chosen: &BooleanBuffer,
+        runs: &Runs,
+        times: (i64, i64),
+    ) -> Result<Parts, EngineError> {
+        let mut parts = Parts::default();
+        let series = || chosen.set_indices().map(|run| (run, runs.range(run)));
+        if chosen.count_set_bits() == 0 {
+            return Ok(parts);
+        }
+        let Some(known) = self.known_pieces(shape).await? else {
+            parts.rows.extend(series());
+            return Ok(parts);
+        };
+        for (run, rows) in series() {
+            known.split(
+                rows,
+                shape.grid,
+                times,
+                |pieces| parts.pieces.push((run, pieces)),
+                |rows| {
+                    parts.rows.push((run, rows));
+                },
+            );
+        }
+        parts.known = known.measured;
+        Ok(parts)
+    }
+
+    /// The pieces of the row group, with what is known of the measures in them; `None` where there are none.
+    async fn known_pieces(&self, shape: &Shape<'_>) -> Result<Option<KnownPieces>, EngineError> {
+        if self.reader.time_column() != Some(shape.time.id) {
+            return Ok(None);
+        }
+        let Some(pieces) = self.reader.pieces(self.row_group).await? else { return Ok(None) };
+        let Some(times) = self.reader.piece_statistics(self.row_group, shape.time).await? else { return Ok(None) };
+        let is_wide = shape.grid.is_none_or(|grid| grid.width >= pieces.width_us);
+        let columns: Vec<Column> = shape.measures.iter().filter_map(|(_, column)| *column).cloned().collect();
+        let columns = if is_wide { self.reader.piece_columns(self.row_group, &columns).await? } else { Vec::new() };
+        let mut columns = columns.into_iter();
+        let measured: Vec<_> = shape
+            .measures
+            .iter()
+            .map(|(measure, column)| (*measure, column.and_then(|_| columns.next().flatten())))
+            .collect();
+        KnownPieces::new(pieces, &times, &measured)
+    }
+
+    /// The rows, which ascend, of the columns that are measured. `None`: a row has no time.
+    async fn measured_rows(
+        &self,
+        shape: &Shape<'_>,
+        rows: &[(usize, Range<usize>)],
+        loaded: &mut Loaded,
+    ) -> Result<Option<Measured>, EngineError> {
+        let mut columns = vec![shape.time.clone()];
+        for (_, column) in &shape.measures {
+            if let Some(column) = column.filter(|column| columns.iter().all(|known| known.id != column.id)) {
+                columns.push(column.clone());
+            }
+        }
+        let ranges: RowRanges = rows.iter().map(|(_, rows)| rows.clone()).collect();
+        let read = self.reader.read_columns(self.row_group, &columns, ranges.as_slice(), &breathe).await?;
+        loaded.bytes_read += read.bytes_read;
+        let place = |column: &Column| columns.iter().position(|known| known.id == column.id);
+        let arrays = shape.measures.iter().map(|(_, column)| Some(read.batch.column(place((*column)?)?)));
+        Measured::of_rows(read.batch.column(0), arrays)
     }
 
     /// `None`: other rows than those of whole series and times are wanted, or what groups them is not what sorts them.
@@ -231,37 +307,17 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
                 by_series.push((place(&bound.column)?, column(bound.column)?, bound));
             }
         }
-        Some(Shape { key, judged, time: column(search.buckets.time)?, by_series, times, segment_by })
-            .filter(|shape| shape.segment_by.iter().all(|known| known.id != shape.time.id))
-    }
-
-    /// The columns of the measures, one entry per measure. `None`: one of them has no such measure.
-    async fn measured(
-        &self,
-        search: &BucketSearch,
-        loaded: &mut Loaded,
-    ) -> Result<Option<Vec<Option<Values>>>, EngineError> {
-        let column = |measure: &Measure| measure.column().and_then(|column| self.schema.columns.get(column));
-        let columns: Vec<Column> = search.buckets.measures.iter().filter_map(column).cloned().collect();
-        self.load(&columns, loaded).await?;
-        let mut all = Vec::with_capacity(search.buckets.measures.len());
-        for measure in &search.buckets.measures {
-            let array = column(measure).and_then(|column| loaded.get(column.id));
-            let values = array.map(Values::of).transpose()?;
-            if !can_measure(*measure, values.as_ref()) {
-                return Ok(None);
+        let measure = |measure: &Measure| match measure.column() {
+            None => Some((*measure, None)),
+            Some(at) => {
+                let column = column(at)?;
+                can_measure(*measure, &column.sql_type.arrow()).then_some((*measure, Some(column)))
             }
-            all.push(values);
-        }
-        Ok(Some(all))
-    }
-}
-
-fn can_measure(measure: Measure, values: Option<&Values>) -> bool {
-    match (measure, values) {
-        (Measure::Rows | Measure::FirstTime | Measure::LastTime, _) | (Measure::Count(_), Some(_)) => true,
-        (_, None | Some(Values::Other(_))) | (Measure::Sum(_), Some(Values::Int(_))) => false,
-        (_, Some(_)) => true,
+        };
+        let measures = search.buckets.measures.iter().map(measure).collect::<Option<_>>()?;
+        let (time, grid) = (column(search.buckets.time)?, search.buckets.grid);
+        Some(Shape { key, judged, time, by_series, times, segment_by, grid, measures })
+            .filter(|shape| shape.segment_by.iter().all(|known| known.id != time.id))
     }
 }
 
@@ -300,39 +356,6 @@ fn within_times(times: &[i64], range: Range<usize>, (low, high): (i64, i64)) -> 
     let start = range.start + within.partition_point(|time| *time < low);
     let end = range.start + within.partition_point(|time| *time <= high);
     start..end.max(start)
-}
-
-/// Adds the rows of one series, bucket by bucket.
-fn add_run(
-    search: &BucketSearch,
-    key: u32,
-    times: &[i64],
-    range: Range<usize>,
-    (low, high): (i64, i64),
-    values: &[Option<Values>],
-) {
-    let mut groups = search.groups.borrow_mut();
-    let mut next = range.start;
-    let mut guess = 1;
-    while next < range.end {
-        let time = times[next];
-        if time < low || time > high {
-            next += 1;
-            continue;
-        }
-        let (start, bucket) = match search.buckets.grid {
-            None => (0, (low, high)),
-            Some(grid) => {
-                // `has_buckets` holds for every time of the row group.
-                let start = bucket_start(time, grid.width, grid.origin).unwrap_or(time);
-                (start, (low.max(start), high.min(start + (grid.width - 1))))
-            }
-        };
-        let end = end_of(times, next, range.end, guess, bucket);
-        guess = end - next;
-        groups.add(key, start, next..end, times, values);
-        next = end;
-    }
 }
 
 /// The end of the rows from `from` on that lie in one bucket. Times mostly ascend, and buckets have as many rows as the

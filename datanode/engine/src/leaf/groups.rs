@@ -11,7 +11,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
-use super::buckets::Values;
+use super::measured::{Measured, Values};
 use crate::scan::{Measure, Top};
 
 pub(super) struct Groups {
@@ -119,11 +119,11 @@ impl Groups {
         Ok(ids)
     }
 
-    /// Adds rows that are all of one group.
-    pub fn add(&mut self, key: u32, start: i64, rows: Range<usize>, times: &[i64], values: &[Option<Values>]) {
+    /// Adds rows or pieces that are all of one group.
+    pub fn add(&mut self, key: u32, start: i64, rows: Range<usize>, measured: &Measured) {
         let slot = self.slot(key, start);
-        for ((measure, state), values) in self.measures.iter().zip(&mut self.states).zip(values) {
-            add_to(*measure, state, slot, &rows, times, values.as_ref());
+        for (at, (measure, state)) in self.measures.iter().zip(&mut self.states).enumerate() {
+            add_to(*measure, state, slot, &rows, measured, at);
         }
     }
 
@@ -266,19 +266,19 @@ impl<T: Copy + Default> Known<T> {
     }
 }
 
-fn add_to(
-    measure: Measure,
-    state: &mut State,
-    slot: usize,
-    rows: &Range<usize>,
-    times: &[i64],
-    values: Option<&Values>,
-) {
+/// `at`: the measure's place among them.
+fn add_to(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>, measured: &Measured, at: usize) {
+    let (firsts, lasts, values) = (measured.firsts(), measured.lasts(), measured.values(at));
     match (measure, values) {
-        (Measure::Rows, _) => count(state, slot, rows.len()),
-        (Measure::Count(_), Some(values)) => count(state, slot, rows.len() - nulls_within(values.nulls(), rows)),
-        (Measure::FirstTime, _) => extreme_int(state, slot, &times[rows.clone()], None, i64::min),
-        (Measure::LastTime, _) => extreme_int(state, slot, &times[rows.clone()], None, i64::max),
+        (Measure::Rows | Measure::Count(_), Some(Values::Counts(counts))) => {
+            count(state, slot, counts.values()[rows.clone()].iter().sum());
+        }
+        (Measure::Rows, _) => count(state, slot, rows.len() as i64),
+        (Measure::Count(_), Some(values)) => {
+            count(state, slot, (rows.len() - nulls_within(values.nulls(), rows)) as i64);
+        }
+        (Measure::FirstTime, _) => extreme_int(state, slot, &firsts[rows.clone()], None, i64::min),
+        (Measure::LastTime, _) => extreme_int(state, slot, &lasts[rows.clone()], None, i64::max),
         (Measure::Sum(_), Some(values @ Values::Float(_))) => {
             let nulls = nulls_of(values.nulls(), rows);
             if let (Some(sum), Some(known)) = (sum(&values.floats()[rows.clone()], nulls.as_ref()), state.floats()) {
@@ -287,13 +287,13 @@ fn add_to(
         }
         (Measure::Min(_) | Measure::Max(_), Some(values)) => extreme(measure, state, slot, rows, values),
         (Measure::First(_), Some(values)) => {
-            let Some(row) = rows.clone().min_by_key(|row| times[*row]) else { return };
-            end_value(state, slot, row, times[row], values, |time, known| time < known);
+            let Some(row) = rows.clone().min_by_key(|row| firsts[*row]) else { return };
+            end_value(state, slot, row, firsts[row], values, |time, known| time < known);
         }
         (Measure::Last(_), Some(values)) => {
             // Of equal times the row that came first.
-            let Some(row) = rows.clone().rev().max_by_key(|row| times[*row]) else { return };
-            end_value(state, slot, row, times[row], values, |time, known| time > known);
+            let Some(row) = rows.clone().rev().max_by_key(|row| lasts[*row]) else { return };
+            end_value(state, slot, row, lasts[row], values, |time, known| time > known);
         }
         (
             Measure::Count(_)
@@ -307,12 +307,12 @@ fn add_to(
     }
 }
 
-fn count(state: &mut State, slot: usize, rows: usize) {
+fn count(state: &mut State, slot: usize, rows: i64) {
     let State::Counts(counts) = state else { return };
     if counts.len() <= slot {
         counts.resize(slot + 1, 0);
     }
-    counts[slot] += rows as i64;
+    counts[slot] += rows;
 }
 
 fn nulls_within(nulls: Option<&NullBuffer>, rows: &Range<usize>) -> usize {
@@ -344,7 +344,7 @@ fn extreme(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>
                 known.merge(slot, best, better);
             }
         }
-        Values::Other(_) => {}
+        Values::Counts(_) | Values::Other(_) => {}
     }
 }
 
@@ -386,7 +386,7 @@ fn end_value(
                 known.replace(slot, time, value, is_better);
             }
         }
-        Values::Other(_) => {}
+        Values::Counts(_) | Values::Other(_) => {}
     }
 }
 
@@ -453,20 +453,25 @@ mod tests {
         vec![Arc::new(names.iter().copied().collect::<StringArray>())]
     }
 
+    fn measured(times: &[i64], values: Vec<Option<Values>>) -> Measured {
+        let times: ArrayRef = Arc::new(Int64Array::from(times.to_vec()));
+        Measured::of_times(&times, &times, values)
+    }
+
     #[test]
     fn ranges_of_a_group_add_up_and_null_is_a_key() {
         let measures = [Measure::Rows, Measure::Count(1), Measure::Sum(1), Measure::Min(1), Measure::Last(1)];
         let mut groups = Groups::new(&measures);
         let ids = groups.keys(&hosts(&[Some("a"), None]), 2).unwrap();
         let column = [Some(4.0), None, Some(1.0), Some(7.0)];
-        let values: Vec<_> = measures.iter().map(|_| floats(&column)).collect();
-        let times = [1, 2, 11, 12];
-        groups.add(ids[0], 0, 0..2, &times, &values);
-        groups.add(ids[0], 10, 2..4, &times, &values);
-        groups.add(ids[1], 0, 0..1, &times, &values);
+        let rows = |times: &[i64]| measured(times, measures.iter().map(|_| floats(&column)).collect());
+        let read = rows(&[1, 2, 11, 12]);
+        groups.add(ids[0], 0, 0..2, &read);
+        groups.add(ids[0], 10, 2..4, &read);
+        groups.add(ids[1], 0, 0..1, &read);
         // The same key from another row group.
         let again = groups.keys(&hosts(&[Some("a")]), 1).unwrap();
-        groups.add(again[0], 10, 2..3, &[0, 0, 15, 0], &values);
+        groups.add(again[0], 10, 2..3, &rows(&[0, 0, 15, 0]));
         let float = Some(DataType::Float64);
         let types = [None, None, float.clone(), float.clone(), float];
         let states = groups.take(None, &types).unwrap().unwrap();
@@ -500,10 +505,11 @@ mod tests {
         let mut groups = Groups::new(&[Measure::Rows]);
         let id = groups.keys(&[], 1).unwrap()[0];
         let top = |newest| Top { count: 2, newest };
-        groups.add(id, 10, 0..1, &[10], &[None]);
+        let row = |time| measured(&[time], vec![None]);
+        groups.add(id, 10, 0..1, &row(10));
         assert_eq!(groups.cut(top(true)), None);
-        groups.add(id, 30, 0..1, &[30], &[None]);
-        groups.add(id, 20, 0..1, &[20], &[None]);
+        groups.add(id, 30, 0..1, &row(30));
+        groups.add(id, 20, 0..1, &row(20));
         assert_eq!((groups.cut(top(true)), groups.cut(top(false))), (Some(20), Some(20)));
         let states = groups.take(Some((20, top(true))), &[None]).unwrap().unwrap();
         assert_eq!(states.buckets.values(), &[30, 20]);

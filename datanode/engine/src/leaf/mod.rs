@@ -10,6 +10,8 @@ use crate::statistics::Fact;
 mod buckets;
 mod cache;
 mod groups;
+mod known_pieces;
+mod measured;
 mod newest;
 mod ranges;
 mod row_group;

@@ -277,16 +277,18 @@ impl<D: Disk> ScanStream<D> {
             self.budget.take(piece.reader.row_group(piece.row_group).rows * row_bytes(&self.columns)).await?;
         if let Want::Buckets(search) = &self.want
             && is_settled
-            && let Some(bytes_read) = scan.buckets(search).await?
+            && let Some(decoded) = scan.buckets(search).await?
         {
-            self.note_read(&piece, bytes_read, 0);
+            self.note_read(decoded.bytes_read, decoded.rows);
             return Ok(());
         }
         let found = match &self.want {
             Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
             Want::Rows | Want::Facts(_) | Want::Buckets(_) => scan.rows(&self.columns).await?,
         };
-        self.note_read(&piece, found.bytes_read, found.rows);
+        // From the cache came no more than was returned.
+        let looked_at = if found.bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { found.rows };
+        self.note_read(found.bytes_read, looked_at);
         if found.bytes_read == 0 && found.rows == 0 {
             return Ok(());
         }
@@ -299,16 +301,14 @@ impl<D: Disk> ScanStream<D> {
         Ok(())
     }
 
-    fn note_read(&mut self, piece: &Piece<D>, bytes_read: u64, rows: usize) {
+    fn note_read(&mut self, bytes_read: u64, rows: usize) {
         self.statistics.bytes_read += bytes_read;
         if bytes_read == 0 && rows == 0 {
             self.statistics.row_groups_pruned += 1;
             return;
         }
         self.statistics.row_groups_scanned += 1;
-        // From the cache came no more than was returned.
-        let looked_at = if bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { rows };
-        self.statistics.rows_scanned += looked_at as u64;
+        self.statistics.rows_scanned += rows as u64;
     }
 }
 

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use arrow::datatypes::DataType;
+use arrow::array::Float64Array;
+use arrow::datatypes::{DataType, Float64Type};
 use meridian_proto::time::bucket_start;
 
 use super::*;
@@ -24,6 +25,7 @@ const HOST: usize = 1;
 const RACK: usize = 2;
 const VALUE: usize = 3;
 const ID: usize = 4;
+const LOAD: usize = 5;
 
 fn series_schema() -> TableSchema {
     let columns = vec![
@@ -32,6 +34,7 @@ fn series_schema() -> TableSchema {
         column(3, "rack", SqlType::Int8),
         column(4, "value", SqlType::Int8),
         column(5, "id", SqlType::Int8),
+        column(6, "load", SqlType::Float8),
     ];
     TableSchema { version: SchemaVersion(1), columns }
 }
@@ -41,6 +44,17 @@ fn series_spec() -> ChunkSpec {
     ChunkSpec { schema: series_schema(), sort, ..spec(CHUNK, EPOCH, 10) }
 }
 
+/// Half of the value, so that sums are exact; now and then one that statistics do not take in.
+fn load_of(row: &Row) -> Option<f64> {
+    let load = row.3? as f64 / 2.0;
+    Some(match row.4 % 900 {
+        0 => f64::NAN,
+        300 => f64::INFINITY,
+        600 => -0.0,
+        _ => load,
+    })
+}
+
 fn encode(rows: &[Row]) -> Bytes {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC")),
@@ -48,6 +62,7 @@ fn encode(rows: &[Row]) -> Bytes {
         Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| row.4).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(load_of).collect::<Float64Array>()),
     ];
     encode_rows(&RecordBatch::try_new(series_schema().arrow(), columns).unwrap()).unwrap()
 }
@@ -138,6 +153,16 @@ fn random_bound(random: &mut ChaCha8Rng, scale: Scale) -> Bound {
     }
 }
 
+/// Of a few rows each; where there are pieces, as wide as they are, narrower or wider, also beside their borders.
+fn random_grid(random: &mut ChaCha8Rng, scale: Scale) -> Grid {
+    if scale.times == SMALL.times {
+        return Grid { width: random.random_range(1..20), origin: random.random_range(-9..9) };
+    }
+    let minutes = [1, 5, 15, 45, 60, 120, 1440][random.random_range(0..7)];
+    let origin = some_of(random, 0.4, |random| random.random_range(-3600..3600) * 1_000_000);
+    Grid { width: minutes * 60_000_000, origin: origin.unwrap_or_default() }
+}
+
 fn random_look(random: &mut ChaCha8Rng, scale: Scale) -> Look {
     let keys = [vec![], vec![HOST], vec![RACK], vec![RACK, HOST], vec![VALUE]];
     let bounds = (0..random.random_range(0..3)).map(|_| random_bound(random, scale)).collect();
@@ -146,10 +171,7 @@ fn random_look(random: &mut ChaCha8Rng, scale: Scale) -> Look {
         snapshot: random.random_range(8..40),
         bounds,
         series: Series { key: keys[random.random_range(0..keys.len())].clone(), time: TIME, ends },
-        grid: some_of(random, 0.8, |random| Grid {
-            width: random.random_range(1..20),
-            origin: random.random_range(-9..9),
-        }),
+        grid: some_of(random, 0.8, |random| random_grid(random, scale)),
         top: some_of(random, 0.3, |random| Top { count: random.random_range(1..4), newest: random.random_bool(0.7) }),
         rack: some_of(random, 0.3, |random| random.random_range(0..2)),
     }
@@ -247,8 +269,28 @@ async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
     check_buckets(seed, shard, look, &filtered, &expected).await;
 }
 
-/// Rows, values, the least and the greatest value, the first and the last time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A double by SQL's order: NaN equals NaN and is the greatest.
+#[derive(Clone, Copy, Debug)]
+struct Load(f64);
+
+impl PartialEq for Load {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0 || (self.0.is_nan() && other.0.is_nan())
+    }
+}
+
+impl Load {
+    fn greater(self, other: Self) -> Self {
+        if other.0 > self.0 || other.0.is_nan() { other } else { self }
+    }
+
+    fn lesser(self, other: Self) -> Self {
+        if self.0 > other.0 || self.0.is_nan() { other } else { self }
+    }
+}
+
+/// Rows, values, the least and the greatest value, the first and the last time; sum and ends of the loads.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Sums {
     rows: i64,
     values: i64,
@@ -256,9 +298,12 @@ struct Sums {
     max: Option<i64>,
     first: Option<i64>,
     last: Option<i64>,
+    load: Option<Load>,
+    load_min: Option<Load>,
+    load_max: Option<Load>,
 }
 
-const MEASURES: [Measure; 8] = [
+const MEASURES: [Measure; 11] = [
     Measure::Rows,
     Measure::Count(VALUE),
     Measure::Min(VALUE),
@@ -267,14 +312,19 @@ const MEASURES: [Measure; 8] = [
     Measure::LastTime,
     Measure::First(ID),
     Measure::Last(ID),
+    Measure::Sum(LOAD),
+    Measure::Min(LOAD),
+    Measure::Max(LOAD),
 ];
 
 type Group = (Vec<Option<String>>, i64);
 
 impl Sums {
     fn of(row: &Row) -> Self {
-        let time = Some(row.0);
-        Self { rows: 1, values: row.3.is_some().into(), min: row.3, max: row.3, first: time, last: time }
+        let (time, value, load) = (Some(row.0), row.3, load_of(row).map(Load));
+        let values = value.is_some().into();
+        let loads = Self { load, load_min: load, load_max: load, ..Self::default() };
+        Self { rows: 1, values, min: value, max: value, first: time, last: time, ..loads }
     }
 
     fn add(&mut self, more: Self) {
@@ -286,6 +336,11 @@ impl Sums {
         self.max = most(self.max, more.max);
         self.first = least(self.first, more.first);
         self.last = most(self.last, more.last);
+        let merge =
+            |a: Option<Load>, b: Option<Load>, both: fn(Load, Load) -> Load| a.into_iter().chain(b).reduce(both);
+        self.load = merge(self.load, more.load, |a, b| Load(a.0 + b.0));
+        self.load_min = merge(self.load_min, more.load_min, Load::lesser);
+        self.load_max = merge(self.load_max, more.load_max, Load::greater);
     }
 }
 
@@ -360,6 +415,10 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
             None => column.as_primitive::<TimestampMicrosecondType>().value(row),
         })
     };
+    let load = |at: usize, row: usize| {
+        let loads = states.measures[at].as_primitive::<Float64Type>();
+        loads.is_valid(row).then(|| Load(loads.value(row)))
+    };
     let sums = |row: usize| Sums {
         rows: int(0, row).unwrap(),
         values: int(1, row).unwrap(),
@@ -367,6 +426,9 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
         max: int(3, row),
         first: int(4, row),
         last: int(5, row),
+        load: load(8, row),
+        load_min: load(9, row),
+        load_max: load(10, row),
     };
     (0..states.buckets.len()).map(|row| ((key(row), states.buckets.value(row)), sums(row))).collect()
 }
@@ -557,5 +619,45 @@ fn a_series_is_read_without_the_others() {
             rows += batch.num_rows();
         }
         assert_eq!((rows, stream.statistics().rows_returned), (4, 4));
+    });
+}
+
+/// One host with a row every ten seconds for six hours.
+async fn six_hours() -> Shard<SimulatedDisk> {
+    let (shard, _) = Shard::open_on(SimulatedDisk::new(1), options(&simulated())).await.unwrap();
+    shard.open_chunk(series_spec()).await.unwrap();
+    let row = |n: i64| (n * 10_000_000, Some("host_0".to_owned()), Some(0), Some(n % 7), n / 4 + 1);
+    let rows: Vec<Row> = (0..6 * 360).map(row).collect();
+    shard.write(Write { rows: encode(&rows), ..write(1, []) }).await.unwrap();
+    shard.flush().await.unwrap();
+    shard.begin_read(CHUNK, EPOCH, Ts(99)).await.unwrap();
+    shard
+}
+
+#[test]
+fn rows_are_decoded_only_where_pieces_do_not_tell() {
+    const HOUR: i64 = 3_600_000_000;
+    run(async {
+        let shard = six_hours().await;
+        let decoded = async |measure, grid: Grid, first_hour: Option<i64>| {
+            let measures = vec![Measure::Rows, measure];
+            let buckets = Buckets { key: vec![HOST], time: TIME, grid: Some(grid), measures, top: None };
+            let search = BucketSearch::new(buckets, None);
+            let first = first_hour.map(|hour| Bound { column: TIME, min: Some(Value::Int(hour)), max: None });
+            let scan = Scan { columns: vec![], bounds: first.into_iter().collect(), ..scan_at(99) };
+            let mut stream = shard.scan_for(scan, Want::Buckets(search)).unwrap();
+            assert!(stream.next().await.is_none());
+            stream.statistics().rows_scanned
+        };
+        let grid = |width, origin| Grid { width, origin };
+        assert_eq!(decoded(Measure::Sum(LOAD), grid(HOUR, 0), None).await, 360, "the hour with an infinite load");
+        assert_eq!(decoded(Measure::Last(LOAD), grid(2 * HOUR, HOUR), None).await, 0);
+        assert_eq!(decoded(Measure::Min(VALUE), grid(HOUR, 0), Some(HOUR / 2)).await, 360, "the hour that is cut");
+        assert_eq!(decoded(Measure::Min(VALUE), grid(HOUR, HOUR / 2), None).await, 6 * 360);
+        assert_eq!(
+            decoded(Measure::Min(VALUE), grid(HOUR / 60, 0), Some(5 * HOUR)).await,
+            360,
+            "the other hours lie outside"
+        );
     });
 }
