@@ -168,7 +168,8 @@ fn encode(owner: ManifestOwner, manifest: &ManifestV2) -> Vec<u8> {
     frame(owner, MANIFEST_FORMAT_VERSION, &stored::to_bytes(manifest))
 }
 
-fn frame(owner: ManifestOwner, version: u32, payload: &[u8]) -> Vec<u8> {
+/// The file of a manifest with this payload.
+pub(crate) fn frame(owner: ManifestOwner, version: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     bytes[0..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&version.to_le_bytes());
@@ -383,7 +384,7 @@ mod tests {
     #[test]
     fn a_manifest_is_read_back() {
         run(async {
-            let (disk, directory) = (SimulatedDisk::new(1), PathBuf::from("/chunks/7"));
+            let (disk, directory) = (SimulatedDisk::new(1), PathBuf::from("/chunk"));
             disk.create_directory(&directory).await.unwrap();
             assert_eq!(load(&disk, &directory, owner()).await.unwrap(), None);
             store(&disk, &directory, owner(), &manifest()).await.unwrap();
@@ -397,7 +398,7 @@ mod tests {
     fn a_crash_while_it_is_replaced_leaves_the_old_or_the_new_one() {
         run(async {
             for seed in 0..40 {
-                let (disk, directory) = (SimulatedDisk::new(seed), PathBuf::from("/chunks/7"));
+                let (disk, directory) = (SimulatedDisk::new(seed), PathBuf::from("/chunk"));
                 disk.create_directory(&directory).await.unwrap();
                 store(&disk, &directory, owner(), &manifest()).await.unwrap();
                 let newer = ManifestV2 { flushed_upto: 200, ..manifest() };
@@ -422,19 +423,27 @@ mod tests {
         }
     }
 
-    fn fixture() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/manifest-v1")
+    fn fixture(version: u32) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/manifest-v{version}"))
     }
 
     #[test]
-    #[ignore = "writes the fixture, which a released format never does again"]
-    fn write_fixture() {
-        std::fs::write(fixture(), frame(owner(), 1, &stored::to_bytes(&v1::tests::manifest()))).unwrap();
+    #[ignore = "writes the fixtures, which a released format never does again"]
+    fn write_fixtures() {
+        std::fs::write(fixture(1), frame(owner(), 1, &stored::to_bytes(&v1::tests::manifest()))).unwrap();
+        std::fs::write(fixture(2), encode(owner(), &manifest())).unwrap();
+    }
+
+    #[test]
+    fn a_manifest_of_version_2_is_read() {
+        let bytes = std::fs::read(fixture(2)).unwrap();
+        assert!(encode(owner(), &manifest()) == bytes, "version 2 never changes");
+        assert_eq!(decode(&bytes, owner(), Path::new("MANIFEST")).unwrap(), manifest());
     }
 
     #[test]
     fn a_manifest_of_version_1_is_read() {
-        let bytes = std::fs::read(fixture()).unwrap();
+        let bytes = std::fs::read(fixture(1)).unwrap();
         let old = v1::tests::manifest();
         assert!(frame(owner(), 1, &stored::to_bytes(&old)) == bytes, "version 1 never changes");
         let read = decode(&bytes, owner(), Path::new("MANIFEST")).unwrap();

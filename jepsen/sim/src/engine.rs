@@ -6,17 +6,19 @@
 //! before it.
 
 use std::cell::{Cell, RefCell};
+use std::iter::Sum;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
 use futures::{FutureExt, pin_mut};
+use meridian_engine::disk::simulated::{self, Misdeed, Omission, Overlooked};
 use meridian_engine::pace::executor::{self, Queue, simulate};
 use meridian_engine::{
-    Answer, ChunkSpec, CompactionLimits, CompressionOrder, Decide, Decision, EngineError, OrderBy, Question, Scan,
-    Shard, ShardOptions, SimulatedDisk, SortKey, Write, WriteMode,
+    Answer, ChunkSpec, CompactionLimits, CompressionOrder, Decide, Decision, DiskError, EngineError, OrderBy, Question,
+    RecoveryReport, Scan, Shard, ShardOptions, SimulatedDisk, SortKey, Write, WriteMode,
 };
 use meridian_proto::rows::encode_rows;
 use meridian_proto::{
@@ -37,25 +39,103 @@ const LIFE_MAX: Duration = Duration::from_secs(3600);
 /// One seed in so many has a disk that lies.
 const DAMAGE_ONE_IN: u64 = 4;
 
-/// A bug that is built into a run on purpose.
+/// A bug that is built into a run on purpose. Each shows a kind of fault at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnginePlant {
-    /// A manifest names segments that were not synced.
-    SegmentsNotSynced,
-    /// Renamed and new files are not made durable in their folder.
-    NamesNotSynced,
-    /// Writes are acknowledged before the log is synced.
+    /// Writes are torn or lost when the power goes: writes are acknowledged before the log is synced, and manifests name
+    /// segments, or stand under their name, before they are.
     LogNotSynced,
+    SegmentsNotSynced,
+    ManifestsNotSynced,
+    /// Folders forget: new and renamed files, or new folders, are not made durable where they stand.
+    FileNamesNotSynced,
+    FolderNamesNotSynced,
+    /// Writes fail, syncs fail, disks are full: and nobody looks.
+    WriteErrorsOverlooked,
+    SyncErrorsOverlooked,
+    FullDiskOverlooked,
+    /// Operations are slow: a sync that takes long counts as done.
+    SlowSyncsNotAwaited,
+    /// Writes are lost or go elsewhere: what stands in the log behind one that is not there is cut off like a torn end.
+    LossOverlooked,
+    MisdirectionOverlooked,
+    /// Bits rot: nobody compares checksums of pages.
+    RotOverlooked,
     /// R10: a client repeats a write that was not answered under a new identity.
     RepeatUnderNewIdentity,
 }
 
-pub const ENGINE_PLANTS: [EnginePlant; 4] = [
-    EnginePlant::SegmentsNotSynced,
-    EnginePlant::NamesNotSynced,
+pub const ENGINE_PLANTS: [EnginePlant; 13] = [
     EnginePlant::LogNotSynced,
+    EnginePlant::SegmentsNotSynced,
+    EnginePlant::ManifestsNotSynced,
+    EnginePlant::FileNamesNotSynced,
+    EnginePlant::FolderNamesNotSynced,
+    EnginePlant::WriteErrorsOverlooked,
+    EnginePlant::SyncErrorsOverlooked,
+    EnginePlant::FullDiskOverlooked,
+    EnginePlant::SlowSyncsNotAwaited,
+    EnginePlant::LossOverlooked,
+    EnginePlant::MisdirectionOverlooked,
+    EnginePlant::RotOverlooked,
     EnginePlant::RepeatUnderNewIdentity,
 ];
+
+impl EnginePlant {
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        ENGINE_PLANTS.into_iter().find(|plant| format!("{plant:?}") == name)
+    }
+
+    /// What the disk can imitate of it.
+    pub(crate) fn omission(self) -> Option<Omission> {
+        Some(match self {
+            Self::LogNotSynced => Omission::FileSync(".wal"),
+            Self::SegmentsNotSynced => Omission::FileSync(".seg"),
+            Self::ManifestsNotSynced => Omission::FileSync(".tmp"),
+            Self::FileNamesNotSynced => Omission::FileNameSync,
+            Self::FolderNamesNotSynced => Omission::FolderNameSync,
+            Self::WriteErrorsOverlooked => Omission::WriteError,
+            Self::SyncErrorsOverlooked => Omission::SyncError,
+            Self::FullDiskOverlooked => Omission::DiskFull,
+            Self::SlowSyncsNotAwaited => Omission::SlowSync,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is in what a shard does not look at.
+    #[must_use]
+    pub fn is_overlooked(self) -> bool {
+        self.overlooked().is_some()
+    }
+
+    fn overlooked(self) -> Option<Overlooked> {
+        match self {
+            Self::LossOverlooked | Self::MisdirectionOverlooked => Some(Overlooked::LaterBatches),
+            Self::RotOverlooked => Some(Overlooked::Checksums),
+            _ => None,
+        }
+    }
+
+    /// The lie that shows it.
+    fn lie(self) -> Option<Lie> {
+        match self {
+            Self::LossOverlooked => Some(Lie::Loss),
+            Self::MisdirectionOverlooked => Some(Lie::Misdirection),
+            Self::RotOverlooked => Some(Lie::Rot),
+            _ => None,
+        }
+    }
+}
+
+/// What a disk does without saying so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    Loss,
+    Misdirection,
+    Rot,
+}
 
 /// What happened in a run that went well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +149,24 @@ pub struct EngineSummary {
     /// Damage was done to stored bytes, and reported.
     pub damaged: u64,
     pub reported: u64,
+    /// Of all files at the end of each life: tells runs apart that did not do the same.
+    pub digest: u64,
+}
+
+impl Sum for EngineSummary {
+    fn sum<I: Iterator<Item = Self>>(summaries: I) -> Self {
+        summaries.fold(Self::default(), |all, one| Self {
+            lives: all.lives + one.lives,
+            acknowledged: all.acknowledged + one.acknowledged,
+            refused: all.refused + one.refused,
+            scans: all.scans + one.scans,
+            rewrites: all.rewrites + one.rewrites,
+            power_cuts: all.power_cuts + one.power_cuts,
+            damaged: all.damaged + one.damaged,
+            reported: all.reported + one.reported,
+            digest: all.digest ^ one.digest,
+        })
+    }
 }
 
 /// A promise was broken.
@@ -112,6 +210,8 @@ struct World {
     random: RefCell<ChaCha8Rng>,
     ledger: Ledger,
     oracle: Cell<u64>,
+    /// No snapshot below it is read.
+    horizon: Cell<u64>,
     life: Rc<Cell<u64>>,
     sequences: RefCell<[u64; CLIENTS as usize]>,
     /// Not answered: to be asked for, or repeated.
@@ -119,10 +219,12 @@ struct World {
     open_decisions: RefCell<Vec<(ChunkId, TransactionId, Rc<Group>)>>,
     /// What was seen at a snapshot stays what is seen at it.
     snapshots: RefCell<Vec<(ChunkId, u64, Seen)>>,
+    /// The disk loses writes, puts them elsewhere and rots.
+    lies: Cell<bool>,
     /// Stored bytes are not what was written any more.
     is_damaged: Cell<bool>,
     disk: RefCell<Option<SimulatedDisk>>,
-    /// Writes fail with EIO in this life.
+    /// Writes or reads fail with EIO in this life.
     is_failing: Cell<bool>,
     summary: Cell<EngineSummary>,
 }
@@ -134,11 +236,13 @@ impl World {
             random: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             ledger: Ledger::default(),
             oracle: Cell::new(10),
+            horizon: Cell::new(0),
             life,
             sequences: RefCell::default(),
             open_writes: RefCell::default(),
             open_decisions: RefCell::default(),
             snapshots: RefCell::default(),
+            lies: Cell::new(false),
             is_damaged: Cell::new(false),
             disk: RefCell::default(),
             is_failing: Cell::new(false),
@@ -147,17 +251,16 @@ impl World {
     }
 
     async fn run(self: Rc<Self>) -> Result<EngineSummary, String> {
-        let lies = self.random(DAMAGE_ONE_IN) == 0 && self.plant.is_none();
+        let lies = self.random(DAMAGE_ONE_IN) == 0;
+        self.lies.set(self.plant.map_or(lies, |plant| plant.lie().is_some()));
+        simulated::overlook(self.plant.and_then(EnginePlant::overlooked));
         let mut disk = SimulatedDisk::new(self.random(u64::MAX));
-        match self.plant {
-            Some(EnginePlant::SegmentsNotSynced) => disk.forget_syncs(".seg"),
-            Some(EnginePlant::LogNotSynced) => disk.forget_syncs(".wal"),
-            Some(EnginePlant::NamesNotSynced) => disk.forget_directory_syncs(),
-            Some(EnginePlant::RepeatUnderNewIdentity) | None => {}
+        if let Some(omission) = self.plant.and_then(EnginePlant::omission) {
+            disk.plant(omission);
         }
         for life in 0..=LIVES {
             self.life.set(life);
-            let lived = self.live(&disk, lies, life == LIVES).await;
+            let lived = self.live(disk.clone(), life == LIVES).await;
             match lived {
                 Ok(next) => disk = next,
                 Err(End::Reported) => {
@@ -172,14 +275,11 @@ impl World {
     }
 
     /// Opens, checks, works until something ends it. Returns the disk as the next life finds it.
-    async fn live(self: &Rc<Self>, disk: &SimulatedDisk, lies: bool, is_last: bool) -> Result<SimulatedDisk, End> {
+    async fn live(self: &Rc<Self>, disk: SimulatedDisk, is_last: bool) -> Result<SimulatedDisk, End> {
         self.count(|summary| summary.lives += 1);
-        self.is_failing.set(false);
-        *self.disk.borrow_mut() = Some(disk.clone());
-        let (shard, report) = Shard::open_on(disk.clone(), options()).await.map_err(|error| self.opening(&error))?;
-        let tail_is_lost = disk.misdeeds().iter().any(|misdeed| {
-            misdeed.path.extension().is_some_and(|extension| extension == "wal") && misdeed.later_log_writes == 0
-        });
+        let (disk, shard, report) = self.open(disk).await?;
+        let disk = &disk;
+        let tail_is_lost = disk.misdeeds().iter().any(is_unseen_in_the_log);
         if self.is_damaged.get() && (report.cut.is_some() || tail_is_lost) {
             // Told apart from a torn last write by nobody; the report names it.
             return Err(End::Reported);
@@ -195,9 +295,10 @@ impl World {
                 self.check(&shard, chunk).await?;
             }
             shard.close().await;
+            self.count(|summary| summary.digest = summary.digest.rotate_left(1) ^ u64::from(disk.digest()));
             return Ok(disk.clone());
         }
-        self.arm(disk, lies);
+        self.arm(disk);
         let mut is_cut = self.work(&shard, disk).await?;
         let closes = !is_cut && self.random(8) == 0;
         if closes {
@@ -208,14 +309,45 @@ impl World {
             drop(shard);
         }
         disk.behave();
+        self.count(|summary| summary.digest = summary.digest.rotate_left(1) ^ u64::from(disk.digest()));
         let next = if is_cut || self.random(2) == 0 { disk.crash() } else { disk.clone() };
-        if lies && self.random(3) == 0 && next.rot(&directory()).is_some() {
+        if self.does(Lie::Rot) && self.random(3) == 0 && next.rot(&directory()).is_some() {
             self.damage();
         }
         if !next.misdeeds().is_empty() {
             self.damage();
         }
         Ok(next)
+    }
+
+    /// Opens the shard. Before that the power may go while it opens, or a read fail; the start after it finds what the
+    /// first one would have found.
+    async fn open(&self, disk: SimulatedDisk) -> Result<(SimulatedDisk, Shard<SimulatedDisk>, RecoveryReport), End> {
+        let mut disk = disk;
+        for _ in 0..self.random(6).saturating_sub(3) {
+            *self.disk.borrow_mut() = Some(disk.clone());
+            if self.random(4) == 0 {
+                disk.fail_read(1 + self.random(30));
+            } else {
+                disk.cut_power(1 + self.random(60));
+            }
+            disk = self.open_interrupted(&disk).await?;
+        }
+        self.is_failing.set(false);
+        *self.disk.borrow_mut() = Some(disk.clone());
+        let (shard, report) = Shard::open_on(disk.clone(), options()).await.map_err(|error| self.opening(&error))?;
+        Ok((disk, shard, report))
+    }
+
+    /// Opens the shard and drops it; the disk as the next start finds it.
+    async fn open_interrupted(&self, disk: &SimulatedDisk) -> Result<SimulatedDisk, End> {
+        let opened = Shard::open_on(disk.clone(), options());
+        match select(opened.boxed_local(), disk.power_lost().boxed_local()).await {
+            Either::Left((Err(error), _)) if !is_failed_read(&error) => return Err(self.opening(&error)),
+            Either::Left(_) => disk.behave(),
+            Either::Right(_) => return Ok(disk.crash()),
+        }
+        Ok(disk.clone())
     }
 
     fn opening(&self, error: &EngineError) -> End {
@@ -270,7 +402,7 @@ impl World {
     }
 
     /// What goes wrong in this life.
-    fn arm(&self, disk: &SimulatedDisk, lies: bool) {
+    fn arm(&self, disk: &SimulatedDisk) {
         let often = |one_in: u64| self.random(one_in) == 0;
         if self.random(10) < 7 {
             let reach = [60, 400, 2000][self.random(3) as usize];
@@ -286,13 +418,17 @@ impl World {
             disk.fail_write(1 + self.random(100));
             self.is_failing.set(true);
         }
+        if often(8) {
+            disk.fail_read(1 + self.random(200));
+            self.is_failing.set(true);
+        }
         if often(6) {
             disk.limit_space(Some(self.random(300_000)));
         }
-        if lies && often(2) {
+        if self.does(Lie::Loss) && often(2) {
             disk.lose_write(1 + self.random(80));
         }
-        if lies && often(2) {
+        if self.does(Lie::Misdirection) && often(2) {
             disk.misdirect_write(1 + self.random(80));
         }
     }
@@ -342,10 +478,14 @@ impl World {
                     let how = self.random(5);
                     self.rewrite(shard, chunk, how).await?;
                 }
+                19 if self.random(3) == 0 => self.raise_horizon(shard),
                 _ => executor::sleep(Duration::from_millis(self.random(3000))).await,
             }
             if client == 0 && step == CLIENT_STEPS / 2 {
                 disk.limit_space(None);
+            }
+            if self.does(Lie::Rot) && self.random(100) == 0 && disk.rot(&directory()).is_some() {
+                self.damage();
             }
         }
         Ok(())
@@ -439,10 +579,16 @@ impl World {
                 self.count(|summary| summary.rewrites += 1);
                 Ok(())
             }
-            // EIO while it wrote is reported as damage, too.
-            Err(Refusal::Corruption(_)) if self.is_failing.get() => Ok(()),
             Err(refusal) => self.over(&refusal, "rewrite"),
         }
+    }
+
+    /// Snapshots below are read no more; rewrites may drop what tells versions apart.
+    fn raise_horizon(&self, shard: &Shard<SimulatedDisk>) {
+        let horizon = self.oracle.get().saturating_sub(self.random(30)).max(self.horizon.get());
+        self.horizon.set(horizon);
+        self.snapshots.borrow_mut().retain(|(_, snapshot, _)| *snapshot >= horizon);
+        shard.raise_history_horizon(Ts(horizon));
     }
 
     /// Reads the chunk at a new snapshot.
@@ -512,6 +658,9 @@ impl World {
     fn over(&self, refusal: &Refusal, what: &str) -> Step {
         match refusal {
             Refusal::DiskFull(_) | Refusal::Memory(_) | Refusal::Overloaded(_) => Ok(()),
+            Refusal::Snapshot { snapshot, .. } if snapshot.0 < self.horizon.get() => Ok(()),
+            // A sector that cannot be read or written is reported as damage, too.
+            Refusal::Corruption(what) if self.is_failing.get() && what.contains("os error 5") => Ok(()),
             Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) => Err(End::Over),
             refusal => Err(self.refused(what, refusal)),
         }
@@ -522,6 +671,10 @@ impl World {
             Refusal::Corruption(_) if self.is_damaged_now() => End::Reported,
             refusal => End::Broken(format!("{what} was refused: {refusal}")),
         }
+    }
+
+    fn does(&self, lie: Lie) -> bool {
+        self.lies.get() && self.plant.and_then(EnginePlant::lie).is_none_or(|only| only == lie)
     }
 
     fn is_damaged_now(&self) -> bool {
@@ -589,12 +742,23 @@ impl World {
     }
 }
 
-fn directory() -> PathBuf {
+/// Whether a misdeed to the log can look like a log that ended before: no later record says that there was more.
+fn is_unseen_in_the_log(misdeed: &Misdeed) -> bool {
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "wal");
+    let target = misdeed.target.as_ref().map(|(path, _)| path.as_path());
+    misdeed.later_log_writes == 0 && (is_log(&misdeed.path) || target.is_some_and(is_log))
+}
+
+fn is_failed_read(error: &EngineError) -> bool {
+    matches!(error, EngineError::Disk(DiskError::Io { operation: "read", .. }))
+}
+
+pub(crate) fn directory() -> PathBuf {
     PathBuf::from("/data/shard0")
 }
 
 /// Small everything, so that all of it happens often.
-fn options() -> ShardOptions {
+pub(crate) fn options() -> ShardOptions {
     ShardOptions {
         wal_file_bytes: 32 << 10,
         memtable_bytes_max: 64 << 10,

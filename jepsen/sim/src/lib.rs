@@ -14,6 +14,8 @@ pub mod gateway;
 pub mod ledger;
 pub mod message;
 pub mod promises;
+pub mod seeds;
+pub mod steps;
 pub mod world;
 
 /// A bug that is built into a run on purpose.
@@ -29,6 +31,14 @@ pub enum Plant {
     FloorIgnoresParticipants,
     /// R10: the gateway repeats an unanswered write under a new identity.
     RepeatUnderNewIdentity,
+}
+
+impl Plant {
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        PLANTS.into_iter().find(|plant| format!("{plant:?}") == name)
+    }
 }
 
 /// All of them.

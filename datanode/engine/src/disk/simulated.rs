@@ -1,10 +1,11 @@
-//! A disk in memory, from a seed. Writes that were not synced are lost or torn by sector at a crash, names that were
-//! not synced may go back, and single bits rot. Faults are chosen by the test through [`SimulatedDisk`]'s methods.
+//! A disk in memory, from a seed. Writes that were not synced are lost or torn by sector at a crash, names of files and
+//! folders that were not synced may go back, and single bits rot. Faults are chosen by the test through
+//! [`SimulatedDisk`]'s methods.
 //!
 //! Within a simulation ([`crate::pace::executor::simulate`]) every operation is a moment at which other tasks may run, or
 //! at which the power goes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,29 @@ use crate::pace::{Signal, executor};
 /// What a device writes as a whole.
 const SECTOR_BYTES: usize = 512;
 
+thread_local! {
+    static OVERLOOKED: Cell<Option<Overlooked>> = const { Cell::new(None) };
+}
+
+/// A bug of the program above that no disk can imitate: what it does not look at when it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlooked {
+    /// Checksums of pages.
+    Checksums,
+    /// Batches of the log behind one that cannot be read.
+    LaterBatches,
+}
+
+/// Plants such a bug in all shards of this thread; only in builds with debug assertions.
+pub fn overlook(what: Option<Overlooked>) {
+    OVERLOOKED.set(what);
+}
+
+/// Whether that bug is planted: never but in a simulation that must notice it.
+pub(crate) fn overlooks(what: Overlooked) -> bool {
+    cfg!(debug_assertions) && OVERLOOKED.get() == Some(what)
+}
+
 #[derive(Clone)]
 pub struct SimulatedDisk(Rc<RefCell<State>>, Rc<Signal>);
 
@@ -25,8 +49,8 @@ pub struct SimulatedDisk(Rc<RefCell<State>>, Rc<Signal>);
 pub struct Misdeed {
     pub path: PathBuf,
     pub position: u64,
-    /// Where it went instead; `None`: nowhere.
-    pub target: Option<u64>,
+    /// Where it went instead, in its own file or another; `None`: nowhere.
+    pub target: Option<(PathBuf, u64)>,
     /// Later writes of records into the log that were synced. With none, the log looks as if it ended before.
     pub later_log_writes: u64,
 }
@@ -37,6 +61,8 @@ struct State {
     names: BTreeMap<PathBuf, Rc<RefCell<Contents>>>,
     names_synced: BTreeMap<PathBuf, Rc<RefCell<Contents>>>,
     directories: BTreeSet<PathBuf>,
+    directories_synced: BTreeSet<PathBuf>,
+    operations: u64,
     faults: Faults,
     misdeeds: Vec<Misdeed>,
     /// Range of the last write of records into the log.
@@ -44,12 +70,44 @@ struct State {
     is_log_dirty: bool,
 }
 
+/// A bug of the program above the disk, as the disk sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Omission {
+    /// Nobody syncs files whose name ends so.
+    FileSync(&'static str),
+    /// Nobody syncs folders for the names of files in them, or of folders.
+    FileNameSync,
+    FolderNameSync,
+    /// Nobody looks at errors of writes or syncs, or at a full disk.
+    WriteError,
+    SyncError,
+    DiskFull,
+    /// Nobody waits for a sync that takes long.
+    SlowSync,
+}
+
+/// An operation that was begun.
+struct Moment {
+    is_last: bool,
+    is_slow: bool,
+}
+
+impl Moment {
+    /// Returns, unless the power has gone.
+    async fn end(self) {
+        if self.is_last {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
     /// Bytes that can still be allocated; `None` for no limit.
     space_bytes: Option<u64>,
-    /// The n-th write from now fails with EIO, counted down.
+    /// The n-th write or read from now fails with EIO, counted down.
     write_fails_in: Option<u64>,
+    read_fails_in: Option<u64>,
     /// The n-th sync from now fails.
     sync_fails_in: Option<u64>,
     /// The n-th operation from now is the last one.
@@ -57,12 +115,10 @@ struct Faults {
     is_off: bool,
     /// One operation in so many takes long; 0 for none.
     slow_one_in: u64,
-    /// The n-th write from now is lost, or goes elsewhere in its file.
+    /// The n-th write from now is lost, or goes elsewhere.
     write_lost_in: Option<u64>,
     write_misdirected_in: Option<u64>,
-    /// Planted: syncs of files with this end of the name, or of all folders, do nothing.
-    unsynced_suffix: Option<&'static str>,
-    unsynced_names: bool,
+    omission: Option<Omission>,
 }
 
 #[derive(Default)]
@@ -92,6 +148,8 @@ impl SimulatedDisk {
             names: BTreeMap::new(),
             names_synced: BTreeMap::new(),
             directories: BTreeSet::new(),
+            directories_synced: BTreeSet::new(),
+            operations: 0,
             faults: Faults::default(),
             misdeeds: Vec::new(),
             log_end: None,
@@ -103,19 +161,12 @@ impl SimulatedDisk {
         Self(Rc::new(RefCell::new(state)), Rc::default())
     }
 
-    /// The disk after a power cut: each sector that was not synced is kept or lost, and so are the names of each
+    /// The disk after a power cut: each sector that was not synced is kept or lost, and so are the names in each
     /// folder that was not synced. Files opened before write into the void.
     #[must_use]
     pub fn crash(&self) -> Self {
         let mut state = self.0.borrow_mut();
-        let mut names = state.names_synced.clone();
-        for directory in state.directories.clone() {
-            if state.coin() {
-                names.retain(|path, _| path.parent() != Some(&directory));
-                let live = state.names.iter().filter(|(path, _)| path.parent() == Some(&directory));
-                names.extend(live.map(|(path, contents)| (path.clone(), Rc::clone(contents))));
-            }
-        }
+        let (names, directories) = state.names_after_crash();
         let after: BTreeMap<_, _> = names
             .into_iter()
             .map(|(path, contents)| {
@@ -127,7 +178,9 @@ impl SimulatedDisk {
             seed: state.random(),
             names: after.clone(),
             names_synced: after,
-            directories: state.directories.clone(),
+            directories: directories.clone(),
+            directories_synced: directories,
+            operations: 0,
             faults: state.faults.planted(),
             misdeeds: state.misdeeds.clone(),
             log_end: state.log_end.clone(),
@@ -140,12 +193,17 @@ impl SimulatedDisk {
         self.0.borrow_mut().faults.space_bytes = bytes;
     }
 
-    /// The n-th write from now, 1 for the next one, fails with EIO.
+    /// The n-th write from now, 1 for the next one, fails with EIO. Any first part of it may be done.
     pub fn fail_write(&self, nth: u64) {
         self.0.borrow_mut().faults.write_fails_in = Some(nth);
     }
 
-    /// The n-th sync from now, 1 for the next one, fails.
+    /// The n-th read from now, 1 for the next one, fails with EIO.
+    pub fn fail_read(&self, nth: u64) {
+        self.0.borrow_mut().faults.read_fails_in = Some(nth);
+    }
+
+    /// The n-th sync from now, 1 for the next one, fails, and part of what was to be synced is gone.
     pub fn fail_sync(&self, nth: u64) {
         self.0.borrow_mut().faults.sync_fails_in = Some(nth);
     }
@@ -176,19 +234,14 @@ impl SimulatedDisk {
         self.0.borrow_mut().faults.write_lost_in = Some(nth);
     }
 
-    /// The n-th write from now is acknowledged and done at another block of its file.
+    /// The n-th write from now is acknowledged and done at another block, of its own file or of another one.
     pub fn misdirect_write(&self, nth: u64) {
         self.0.borrow_mut().faults.write_misdirected_in = Some(nth);
     }
 
-    /// Plants a bug: as if nobody synced files whose name ends so.
-    pub fn forget_syncs(&self, suffix: &'static str) {
-        self.0.borrow_mut().faults.unsynced_suffix = Some(suffix);
-    }
-
-    /// Plants a bug: as if nobody synced folders.
-    pub fn forget_directory_syncs(&self) {
-        self.0.borrow_mut().faults.unsynced_names = true;
+    /// Plants a bug, which stays over crashes.
+    pub fn plant(&self, omission: Omission) {
+        self.0.borrow_mut().faults.omission = Some(omission);
     }
 
     /// Lifts what faults are still to come.
@@ -222,9 +275,9 @@ impl SimulatedDisk {
         Some((path, position, bit))
     }
 
-    /// A step of the simulation: others may run, time may pass, the power may go. False for the last operation before it
-    /// goes, which is done or not and never returns.
-    async fn step(&self) -> bool {
+    /// A step of the simulation: others may run, time may pass, the power may go. The last operation before it goes is
+    /// done or not and never returns.
+    async fn step(&self) -> Moment {
         executor::pause().await;
         let wait = {
             let mut state = self.0.borrow_mut();
@@ -237,6 +290,7 @@ impl SimulatedDisk {
         }
         let (is_last, is_done) = {
             let mut state = self.0.borrow_mut();
+            state.operations += 1;
             let was_off = state.faults.is_off;
             let is_last = is_due(&mut state.faults.power_fails_in);
             state.faults.is_off |= is_last;
@@ -248,13 +302,7 @@ impl SimulatedDisk {
         if !is_done {
             std::future::pending::<()>().await;
         }
-        !is_last
-    }
-
-    async fn stop_unless(is_on: bool) {
-        if !is_on {
-            std::future::pending::<()>().await;
-        }
+        Moment { is_last, is_slow: wait.is_some() }
     }
 
     /// Rots one bit, as synced and as seen.
@@ -269,6 +317,34 @@ impl SimulatedDisk {
         if let Some(byte) = contents.bytes_synced.get_mut(at) {
             *byte ^= 1 << bit;
         }
+    }
+
+    /// Operations so far, since the start or the last crash.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.0.borrow().operations
+    }
+
+    /// A number that tells two disks with other files or contents apart.
+    #[must_use]
+    pub fn digest(&self) -> u32 {
+        let state = self.0.borrow();
+        state.names.iter().fold(0, |sum, (path, contents)| {
+            let sum = crc32c::crc32c_append(sum, path.to_string_lossy().as_bytes());
+            crc32c::crc32c_append(sum, &contents.borrow().bytes)
+        })
+    }
+
+    /// Puts a file there, synced, with the folders above it.
+    pub fn place(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let above: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_owned).collect();
+        state.directories.extend(above.iter().cloned());
+        state.directories_synced.extend(above);
+        let contents = Contents { bytes: bytes.to_vec(), bytes_synced: bytes.to_vec(), dirty: BTreeSet::new() };
+        let contents = Rc::new(RefCell::new(contents));
+        state.names.insert(path.to_owned(), Rc::clone(&contents));
+        state.names_synced.insert(path.to_owned(), contents);
     }
 
     /// Contents of a file as programs see them.
@@ -303,10 +379,45 @@ impl State {
         self.random() & 1 == 1
     }
 
+    /// Each folder either kept the names of the files and folders in it as they were, or went back to what was synced.
+    /// What stands below a folder that is gone is gone with it.
+    fn names_after_crash(&mut self) -> (BTreeMap<PathBuf, Rc<RefCell<Contents>>>, BTreeSet<PathBuf>) {
+        let mut names = self.names_synced.clone();
+        let mut directories = self.directories_synced.clone();
+        for directory in &self.directories.clone() {
+            if self.coin() {
+                names.retain(|path, _| path.parent() != Some(directory));
+                names.extend(children(&self.names, directory));
+                directories.retain(|path| path.parent() != Some(directory));
+                directories.extend(self.directories.iter().filter(|path| path.parent() == Some(directory)).cloned());
+            }
+        }
+        let is_whole = |path: &Path| path.ancestors().skip(1).all(|above| directories.contains(above));
+        names.retain(|path, _| is_whole(path));
+        let directories = directories.iter().filter(|path| is_whole(path)).cloned().collect();
+        (names, directories)
+    }
+
     /// Gives back the space of a file that has no name any more.
     fn free(&mut self, contents: Option<Rc<RefCell<Contents>>>) {
         if let (Some(contents), Some(left)) = (contents, &mut self.faults.space_bytes) {
             *left += contents.borrow().bytes.len() as u64;
+        }
+    }
+
+    /// After a failed sync the device has dropped some of what it was given, and says nothing more of it.
+    fn lose_some(&mut self, contents: &mut Contents) {
+        for sector in std::mem::take(&mut contents.dirty) {
+            if self.coin() {
+                contents.dirty.insert(sector);
+                continue;
+            }
+            let start = sector * SECTOR_BYTES;
+            let end = contents.bytes.len().min(start + SECTOR_BYTES);
+            contents.bytes[start..end].fill(0);
+            let synced = contents.bytes_synced.get(start..).unwrap_or_default();
+            let kept = synced.len().min(end - start);
+            contents.bytes[start..start + kept].copy_from_slice(&synced[..kept]);
         }
     }
 
@@ -323,14 +434,15 @@ impl State {
         bytes
     }
 
-    fn allocate(&mut self, path: &Path, bytes: u64) -> Result<(), DiskError> {
-        match &mut self.faults.space_bytes {
-            Some(left) if *left < bytes => Err(DiskError::DiskFull { operation: "write", path: path.to_owned() }),
-            Some(left) => {
-                *left -= bytes;
-                Ok(())
-            }
-            None => Ok(()),
+    fn space_left(&self) -> usize {
+        // Far more than any file has, but no number that a sum would overflow with.
+        const ENDLESS: usize = usize::MAX / 4;
+        self.faults.space_bytes.map_or(ENDLESS, |left| usize::try_from(left).unwrap_or(ENDLESS))
+    }
+
+    fn allocate(&mut self, bytes: u64) {
+        if let Some(left) = &mut self.faults.space_bytes {
+            *left -= bytes;
         }
     }
 }
@@ -338,14 +450,31 @@ impl State {
 impl Faults {
     /// What stays over a crash.
     fn planted(self) -> Self {
-        let Self { unsynced_suffix, unsynced_names, .. } = self;
-        Self { unsynced_suffix, unsynced_names, ..Self::default() }
+        Self { omission: self.omission, ..Self::default() }
     }
+
+    fn has(&self, omission: Omission) -> bool {
+        self.omission == Some(omission)
+    }
+}
+
+/// The files of a folder.
+fn children(
+    names: &BTreeMap<PathBuf, Rc<RefCell<Contents>>>,
+    directory: &Path,
+) -> impl Iterator<Item = (PathBuf, Rc<RefCell<Contents>>)> {
+    let of_directory = names.iter().filter(move |(path, _)| path.parent() == Some(directory));
+    of_directory.map(|(path, contents)| (path.clone(), Rc::clone(contents)))
 }
 
 /// Whether a write at this place is one of records into the log, not of a header or of zeros.
 fn is_log(path: &Path, position: u64) -> bool {
     path.extension().is_some_and(|extension| extension == "wal") && position > 0
+}
+
+/// Whether a folder is one that nobody has to sync.
+fn is_mounted(path: &Path) -> bool {
+    path.components().count() <= 2
 }
 
 /// Counts a fault down; true when it is due.
@@ -371,7 +500,7 @@ impl Disk for SimulatedDisk {
     type File = SimulatedFile;
 
     async fn create(&self, path: &Path) -> Result<SimulatedFile, DiskError> {
-        let is_on = self.step().await;
+        let moment = self.step().await;
         let file = {
             let mut state = self.0.borrow_mut();
             if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
@@ -382,18 +511,18 @@ impl Disk for SimulatedDisk {
             state.free(replaced);
             SimulatedFile { disk: self.clone(), contents, path: path.to_owned() }
         };
-        Self::stop_unless(is_on).await;
+        moment.end().await;
         Ok(file)
     }
 
     async fn open(&self, path: &Path) -> Result<SimulatedFile, DiskError> {
-        let is_on = self.step().await;
-        Self::stop_unless(is_on).await;
+        let moment = self.step().await;
+        moment.end().await;
         Ok(SimulatedFile { disk: self.clone(), contents: self.contents(path)?, path: path.to_owned() })
     }
 
     async fn rename(&self, source: &Path, target: &Path) -> Result<(), DiskError> {
-        let is_on = self.step().await;
+        let moment = self.step().await;
         let contents = self.contents(source)?;
         {
             let mut state = self.0.borrow_mut();
@@ -401,31 +530,36 @@ impl Disk for SimulatedDisk {
             let replaced = state.names.insert(target.to_owned(), contents);
             state.free(replaced);
         }
-        Self::stop_unless(is_on).await;
+        moment.end().await;
         Ok(())
     }
 
     async fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        let is_on = self.step().await;
+        let moment = self.step().await;
         self.contents(path)?;
         {
             let mut state = self.0.borrow_mut();
             let removed = state.names.remove(path);
             state.free(removed);
         }
-        Self::stop_unless(is_on).await;
+        moment.end().await;
         Ok(())
     }
 
     async fn create_directory(&self, path: &Path) -> Result<(), DiskError> {
-        let is_on = self.step().await;
-        self.0.borrow_mut().directories.extend(path.ancestors().map(Path::to_owned));
-        Self::stop_unless(is_on).await;
+        let moment = self.step().await;
+        {
+            let mut state = self.0.borrow_mut();
+            state.directories.extend(path.ancestors().map(Path::to_owned));
+            // The root, and what is mounted in it, were there before.
+            state.directories_synced.extend(path.ancestors().filter(|above| is_mounted(above)).map(Path::to_owned));
+        }
+        moment.end().await;
         Ok(())
     }
 
     async fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
-        let is_on = self.step().await;
+        let moment = self.step().await;
         {
             let mut state = self.0.borrow_mut();
             let is_empty = !state.names.keys().any(|name| name.starts_with(path));
@@ -435,13 +569,13 @@ impl Disk for SimulatedDisk {
             }
             state.directories.remove(path);
         }
-        Self::stop_unless(is_on).await;
+        moment.end().await;
         Ok(())
     }
 
     async fn list(&self, path: &Path) -> Result<Vec<String>, DiskError> {
-        let is_on = self.step().await;
-        Self::stop_unless(is_on).await;
+        let moment = self.step().await;
+        moment.end().await;
         let state = self.0.borrow();
         if !state.directories.contains(path) {
             return Err(DiskError::NotFound { path: path.to_owned() });
@@ -455,20 +589,25 @@ impl Disk for SimulatedDisk {
     }
 
     async fn sync_directory(&self, path: &Path) -> Result<(), DiskError> {
-        let is_on = self.step().await;
+        let moment = self.step().await;
         {
             let mut state = self.0.borrow_mut();
-            if is_due(&mut state.faults.sync_fails_in) {
+            if is_due(&mut state.faults.sync_fails_in) && !state.faults.has(Omission::SyncError) {
                 return Err(DiskError::SyncFailed { path: path.to_owned(), source: failed() });
             }
-            if !state.faults.unsynced_names {
-                let live = state.names.iter().filter(|(name, _)| name.parent() == Some(path));
-                let live: Vec<_> = live.map(|(name, contents)| (name.clone(), Rc::clone(contents))).collect();
+            if !state.faults.has(Omission::FileNameSync) {
+                let live: Vec<_> = children(&state.names, path).collect();
                 state.names_synced.retain(|name, _| name.parent() != Some(path));
                 state.names_synced.extend(live);
             }
+            if !state.faults.has(Omission::FolderNameSync) {
+                let folders = state.directories.iter().filter(|folder| folder.parent() == Some(path));
+                let folders: Vec<PathBuf> = folders.cloned().collect();
+                state.directories_synced.retain(|folder| folder.parent() != Some(path));
+                state.directories_synced.extend(folders);
+            }
         }
-        Self::stop_unless(is_on).await;
+        moment.end().await;
         Ok(())
     }
 }
@@ -480,42 +619,76 @@ pub struct SimulatedFile {
 }
 
 impl SimulatedFile {
-    /// Where the write goes: `None` when it is lost.
-    fn misdeed(&self, state: &mut State, position: u64) -> Option<u64> {
-        let is_lost = is_due(&mut state.faults.write_lost_in);
-        let is_misdirected = is_due(&mut state.faults.write_misdirected_in);
-        if !is_lost && !is_misdirected {
-            return Some(position);
-        }
-        let blocks = self.contents.borrow().bytes.len().div_ceil(BLOCK_BYTES) as u64;
-        let elsewhere = (state.random() % (blocks + 1)) * BLOCK_BYTES as u64;
-        if is_misdirected && elsewhere == position {
-            return Some(position);
-        }
-        let target = is_misdirected.then_some(elsewhere);
-        state.misdeeds.push(Misdeed { path: self.path.clone(), position, target, later_log_writes: 0 });
-        target
-    }
-
+    /// Does a write that the disk acknowledges, in its place unless a misdeed is due.
     fn write(&self, state: &mut State, position: u64, buffer: &[u8]) -> Result<(), DiskError> {
-        let target = self.misdeed(state, position);
-        if is_log(&self.path, position) && target == Some(position) {
+        if is_due(&mut state.faults.write_lost_in) {
+            self.note_misdeed(state, position, None);
+            return Ok(());
+        }
+        if is_due(&mut state.faults.write_misdirected_in)
+            && let Some((path, contents, elsewhere)) = self.elsewhere(state, position)
+        {
+            self.note_misdeed(state, position, Some((path.clone(), elsewhere)));
+            return put(state, &path, &contents, elsewhere, buffer);
+        }
+        if is_log(&self.path, position) {
             state.log_end = Some((self.path.clone(), position, position + buffer.len() as u64));
             state.is_log_dirty = true;
         }
-        let Some(target) = target else { return Ok(()) };
-        let mut contents = self.contents.borrow_mut();
-        let start = usize::try_from(target).expect("a position in memory");
-        let end = start + buffer.len();
-        let grown = end.saturating_sub(contents.bytes.len());
-        state.allocate(&self.path, grown as u64)?;
-        if grown > 0 {
-            contents.bytes.resize(end, 0);
-        }
-        contents.bytes[start..end].copy_from_slice(buffer);
-        contents.dirty.extend(start / SECTOR_BYTES..end / SECTOR_BYTES);
-        Ok(())
+        put(state, &self.path, &self.contents, position, buffer)
     }
+
+    /// Another block, of this file as often as of any; `None` when it happens to be the right one.
+    fn elsewhere(&self, state: &mut State, position: u64) -> Option<(PathBuf, Rc<RefCell<Contents>>, u64)> {
+        let mut target = (self.path.clone(), Rc::clone(&self.contents));
+        let others = state.names.len() as u64;
+        if others > 0 && state.coin() {
+            let at = (state.random() % others) as usize;
+            target = state.names.iter().nth(at).map(|(path, other)| (path.clone(), Rc::clone(other)))?;
+        }
+        let (path, contents) = target;
+        let blocks = contents.borrow().bytes.len().div_ceil(BLOCK_BYTES) as u64;
+        let elsewhere = state.random() % (blocks + 1) * BLOCK_BYTES as u64;
+        let is_right = Rc::ptr_eq(&contents, &self.contents) && elsewhere == position;
+        (!is_right).then_some((path, contents, elsewhere))
+    }
+
+    fn note_misdeed(&self, state: &mut State, position: u64, target: Option<(PathBuf, u64)>) {
+        // A write of the log before this one says nothing about it.
+        state.is_log_dirty = false;
+        state.misdeeds.push(Misdeed { path: self.path.clone(), position, target, later_log_writes: 0 });
+    }
+
+    /// The write fails: nobody knows how much of it was done, all of it perhaps.
+    fn fail(&self, state: &mut State, position: u64, buffer: &[u8]) -> DiskError {
+        let done = (state.random() % (buffer.len() / SECTOR_BYTES + 1) as u64) as usize * SECTOR_BYTES;
+        let _ = put(state, &self.path, &self.contents, position, &buffer[..done]);
+        DiskError::of("write", &self.path, failed())
+    }
+}
+
+/// Puts bytes into a file; where space ends, the sectors that fit.
+fn put(
+    state: &mut State,
+    path: &Path,
+    contents: &RefCell<Contents>,
+    position: u64,
+    bytes: &[u8],
+) -> Result<(), DiskError> {
+    let mut contents = contents.borrow_mut();
+    let start = usize::try_from(position).expect("a position in memory");
+    let room = contents.bytes.len() + state.space_left();
+    let fitting = bytes.len().min(room.saturating_sub(start)) / SECTOR_BYTES * SECTOR_BYTES;
+    let end = start + fitting;
+    if fitting > 0 && end > contents.bytes.len() {
+        state.allocate((end - contents.bytes.len()) as u64);
+        contents.bytes.resize(end, 0);
+    }
+    if fitting > 0 {
+        contents.bytes[start..end].copy_from_slice(&bytes[..fitting]);
+        contents.dirty.extend(start / SECTOR_BYTES..end / SECTOR_BYTES);
+    }
+    if fitting == bytes.len() { Ok(()) } else { Err(DiskError::DiskFull { operation: "write", path: path.to_owned() }) }
 }
 
 impl DiskFile for SimulatedFile {
@@ -529,21 +702,30 @@ impl DiskFile for SimulatedFile {
 
     async fn write_at(&self, position: u64, buffer: AlignedBuffer) -> Result<AlignedBuffer, DiskError> {
         assert_eq!(position % BLOCK_BYTES as u64, 0, "direct writes are aligned");
-        let is_on = self.disk.step().await;
+        let moment = self.disk.step().await;
         {
             let mut state = self.disk.0.borrow_mut();
-            if is_due(&mut state.faults.write_fails_in) {
-                return Err(DiskError::of("write", &self.path, failed()));
+            let done = if is_due(&mut state.faults.write_fails_in) {
+                Err(self.fail(&mut state, position, &buffer))
+            } else {
+                self.write(&mut state, position, &buffer)
+            };
+            match done {
+                Err(DiskError::DiskFull { .. }) if state.faults.has(Omission::DiskFull) => {}
+                Err(DiskError::Io { .. }) if state.faults.has(Omission::WriteError) => {}
+                done => done?,
             }
-            self.write(&mut state, position, &buffer)?;
         }
-        SimulatedDisk::stop_unless(is_on).await;
+        moment.end().await;
         Ok(buffer)
     }
 
     async fn read_at(&self, position: u64, length: usize) -> Result<ReadBuffer, DiskError> {
-        let is_on = self.disk.step().await;
-        SimulatedDisk::stop_unless(is_on).await;
+        let moment = self.disk.step().await;
+        moment.end().await;
+        if is_due(&mut self.disk.0.borrow_mut().faults.read_fails_in) {
+            return Err(DiskError::of("read", &self.path, failed()));
+        }
         let contents = self.contents.borrow();
         let start = usize::try_from(position).map_or(usize::MAX, |start| start).min(contents.bytes.len());
         let end = start.saturating_add(length).min(contents.bytes.len());
@@ -551,14 +733,21 @@ impl DiskFile for SimulatedFile {
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
-        let is_on = self.disk.step().await;
+        let moment = self.disk.step().await;
         {
             let mut state = self.disk.0.borrow_mut();
             if is_due(&mut state.faults.sync_fails_in) {
-                return Err(DiskError::SyncFailed { path: self.path.clone(), source: failed() });
+                state.lose_some(&mut self.contents.borrow_mut());
+                if !state.faults.has(Omission::SyncError) {
+                    return Err(DiskError::SyncFailed { path: self.path.clone(), source: failed() });
+                }
             }
-            let suffix = state.faults.unsynced_suffix;
-            if !suffix.is_some_and(|suffix| self.path.to_string_lossy().ends_with(suffix)) {
+            let is_omitted = match state.faults.omission {
+                Some(Omission::FileSync(suffix)) => self.path.to_string_lossy().ends_with(suffix),
+                Some(Omission::SlowSync) => moment.is_slow,
+                _ => false,
+            };
+            if !is_omitted {
                 self.contents.borrow_mut().sync();
             }
             let is_of_log = is_log(&self.path, 1);
@@ -566,7 +755,7 @@ impl DiskFile for SimulatedFile {
                 state.misdeeds.iter_mut().for_each(|misdeed| misdeed.later_log_writes += 1);
             }
         }
-        SimulatedDisk::stop_unless(is_on).await;
+        moment.end().await;
         Ok(())
     }
 }
