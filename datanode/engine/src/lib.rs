@@ -31,6 +31,9 @@ pub mod memtable;
 
 pub mod shard;
 
+#[doc(hidden)]
+pub mod arbitrary;
+
 #[cfg(test)]
 mod testing;
 

@@ -4,6 +4,7 @@
 //! A write: refuse or find the original -> wait for memory -> decode -> append in the core and queue, in one step ->
 //! one batch with all others -> fdatasync -> into force -> answer.
 
+mod arbitrary;
 mod budget;
 mod chunk;
 mod commit;
@@ -46,6 +47,7 @@ use crate::replica::{Answer, Decide, Decision, Question, Resolve, WriteRequest};
 use crate::scan::Scan;
 use crate::wal::Wal;
 
+pub use self::arbitrary::{log_arbitrary, manifest_arbitrary};
 pub use self::compress::{ChunkSizes, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy};
 pub use self::options::{ChunkSpec, RecoveryReport, ShardOptions, ShardStatus, Write, Written};
 pub use self::pick::CompactionLimits;

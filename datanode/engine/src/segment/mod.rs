@@ -29,7 +29,7 @@ mod arbitrary;
 #[cfg(test)]
 mod tests;
 
-pub use arbitrary::decode_arbitrary;
+pub use arbitrary::{decode_arbitrary, footer_arbitrary, pieces_arbitrary, round_trip_arbitrary, segment_arbitrary};
 pub use decode::Terms;
 pub use page_cache::{FilePages, PageCache, PageCacheFigures};
 pub use pieces::{PieceColumn, Pieces};

@@ -69,10 +69,10 @@ impl Pieces {
         Ok(())
     }
 
-    fn decode(bytes: &[u8], footer: &ArchivedFooterPieces, rows: usize) -> Result<Self, Flaw> {
+    /// Reads the directory of so many pieces.
+    pub(super) fn decode(bytes: &[u8], width_us: i64, count: usize, rows: usize) -> Result<Self, Flaw> {
         let [lengths, numbers] = bundle::parts(bytes)?;
         let (lengths, numbers) = lengths.zip(numbers).ok_or(Flaw("a directory of pieces is not complete"))?;
-        let (width_us, count) = (footer.width_us.to_native(), footer.count.to_native() as usize);
         let mut decoder = ColumnDecoder::default();
         let lengths = decoder.decode(lengths, &SqlType::Int8, count)?;
         let numbers = decoder.decode(numbers, &SqlType::Int8, count)?;
@@ -159,7 +159,8 @@ impl PieceColumn {
         Ok(())
     }
 
-    fn decode(bytes: &[u8], sql_type: &SqlType, count: usize) -> Result<Self, Flaw> {
+    /// Reads the statistics of a column of that type in so many pieces.
+    pub(super) fn decode(bytes: &[u8], sql_type: &SqlType, count: usize) -> Result<Self, Flaw> {
         let [counts, sums, mins, maxs, firsts, lasts, known] = bundle::parts(bytes)?;
         let mut decoder = ColumnDecoder::default();
         let mut array = |part: Option<&[u8]>, sql_type: &SqlType| {
@@ -202,8 +203,9 @@ impl<F: DiskFile> SegmentReader<F> {
         }
         let stored = self.load(vec![place], false).await?;
         let rows = self.row_group(row_group).rows;
-        let pieces = Pieces::decode(stored.get(place), footer, rows).map_err(|flaw| self.damage(place, flaw.0))?;
-        let pieces = Rc::new(pieces);
+        let pieces =
+            Pieces::decode(stored.get(place), footer.width_us.to_native(), footer.count.to_native() as usize, rows);
+        let pieces = Rc::new(pieces.map_err(|flaw| self.damage(place, flaw.0))?);
         self.hold(place, &Held::Pieces(Rc::clone(&pieces)));
         Ok(Some(pieces))
     }

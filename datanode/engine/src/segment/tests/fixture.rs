@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int16Array, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, UInt32Type, UInt64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::executor::block_on;
@@ -14,9 +15,9 @@ use meridian_proto::schema::TableSchema;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::SegmentRows;
+use super::super::{SEGMENT_VERSION, SegmentRows};
 use super::rows::{self, SHAPES, Shape};
-use super::{Contents, OneFile, file_path, limits, open, read_all, schema, spec, write_to};
+use super::{Contents, OneFile, file_path, limits, no_pause, open, read_all, schema, spec, write_to};
 use crate::disk::SimulatedDisk;
 use crate::scan::SortKey;
 
@@ -138,6 +139,25 @@ fn a_file_of_version_2_is_read_as_it_was_written() {
     let contents = read_all(&OneFile::new(stored("segment-v2.seg.zst")), &table().columns).unwrap();
     let same = text_of(&contents).into_bytes() == stored("segment-v2.txt.zst");
     assert!(same, "version 2 reads differently than when it was released");
+}
+
+#[test]
+fn some_rows_of_a_file_of_each_version_are_what_the_whole_has_there() {
+    let columns = table().columns;
+    for version in 1..=SEGMENT_VERSION {
+        let disk = OneFile::new(stored(&format!("segment-v{version}.seg.zst")));
+        let reader = open(&disk);
+        for (row_group, (whole, commits)) in read_all(&disk, &columns).unwrap().iter().enumerate() {
+            let rows = whole.num_rows();
+            let ranges = [rows / 9..rows / 4, rows / 2..rows / 2 + 1, rows - 3..rows];
+            let part = block_on(reader.read_ranges(row_group, &columns, &ranges, &no_pause)).unwrap();
+            let slices = ranges.clone().map(|range| whole.slice(range.start, range.len()));
+            assert_eq!(part.batch, concat_batches(&whole.schema(), &slices).unwrap(), "version {version}");
+            let picked = ranges.into_iter().flatten().map(|row| commits.as_ref().map(|commits| commits.get(row)));
+            let found = (0..part.batch.num_rows()).map(|row| part.commits.as_ref().map(|commits| commits.get(row)));
+            assert!(found.eq(picked), "version {version}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What all tests of segments share: a file in memory, random columns of every type, whole files written and read.
 
+mod corpora;
 mod damage;
+mod every_encoding;
 mod fixture;
 mod mutation;
 mod pieces;

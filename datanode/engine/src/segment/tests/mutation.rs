@@ -1,10 +1,9 @@
 //! Pages of every encoding with bytes changed, below the checksum that would have caught them: an error or sound values,
-//! never a panic. `fuzz/corpus/decode` holds one page of every encoding, and what fuzzing found; it is replayed here.
+//! never a panic.
 //!
-//! `MERIDIAN_WRITE_CORPUS=1` writes the pages anew.
+//! `MERIDIAN_WRITE_CORPUS=1` writes them to `fuzz/corpus/decode`, where fuzzing begins.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -21,6 +20,7 @@ use super::super::encode::ColumnEncoder;
 use super::super::encoding::Encoding;
 use super::super::encoding::section::SectionReader;
 use super::super::page::{PAGE_HEADER_BYTES, unframe};
+use crate::testing::{corpus, keep_in_corpus};
 
 const ROWS: usize = 2000;
 const ROUNDS: usize = 1500;
@@ -95,7 +95,7 @@ fn inputs() -> Vec<(Encoding, Vec<u8>)> {
 }
 
 /// The page with its values not compressed as a whole, so that changes reach the decoders behind zstd.
-fn unsqueezed(page: &[u8]) -> Vec<u8> {
+pub(super) fn unsqueezed(page: &[u8]) -> Vec<u8> {
     let rows = u32::from_le_bytes(page[4..8].try_into().unwrap()) as usize;
     let parts = unframe(page, rows, usize::MAX, &mut SectionReader::default()).unwrap();
     let mask = parts.mask.unwrap_or_default();
@@ -108,10 +108,6 @@ fn unsqueezed(page: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn corpus() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/decode")
-}
-
 #[test]
 fn every_encoding_that_is_written_is_among_the_pages() {
     let met: BTreeSet<u8> = inputs().iter().map(|(encoding, _)| encoding.code()).collect();
@@ -121,6 +117,20 @@ fn every_encoding_that_is_written_is_among_the_pages() {
     };
     let written = (0..=u8::MAX).filter_map(Encoding::from_code).filter(|encoding| !is_old(encoding));
     assert_eq!(met, written.map(Encoding::code).collect());
+}
+
+#[test]
+fn a_changed_byte_decodes_or_is_refused() {
+    for (_, whole) in inputs() {
+        // Every byte of the headers, then one of each stretch of values.
+        for at in (0..whole.len()).filter(|at| *at < 250 || at % 13 == 0) {
+            for flip in [1, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= flip;
+                decode_arbitrary(&bytes);
+            }
+        }
+    }
 }
 
 #[test]
@@ -145,16 +155,11 @@ fn changed_pages_decode_or_are_refused() {
 }
 
 #[test]
-fn the_corpus_decodes_or_is_refused() {
-    if std::env::var_os("MERIDIAN_WRITE_CORPUS").is_some() {
-        std::fs::create_dir_all(corpus()).unwrap();
-        for (number, (encoding, bytes)) in inputs().into_iter().enumerate() {
-            std::fs::write(corpus().join(format!("v3-{number:02}-{encoding:?}").to_lowercase()), bytes).unwrap();
-        }
+fn the_corpus_holds_a_page_of_every_encoding() {
+    let inputs = inputs();
+    for (number, (encoding, bytes)) in inputs.iter().enumerate() {
+        keep_in_corpus("decode", &format!("v3-{number:02}-{encoding:?}").to_lowercase(), bytes);
     }
-    let files: Vec<_> = std::fs::read_dir(corpus()).unwrap().collect();
-    assert!(files.len() >= inputs().len(), "the corpus is not in the tree");
-    for file in files {
-        decode_arbitrary(&std::fs::read(file.unwrap().path()).unwrap());
-    }
+    let files = std::fs::read_dir(corpus("decode")).unwrap().count();
+    assert!(files >= inputs.len(), "the corpus is not in the tree");
 }

@@ -1,5 +1,6 @@
 //! What was written is read, bit for bit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -15,9 +16,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::decode::ColumnDecoder;
 use super::super::encode::ColumnEncoder;
+use super::super::encoding::Encoding;
 use super::super::reader::Commits;
 use super::super::{ROW_GROUP_ROWS_MAX, SegmentRows};
-use super::rows::{self, SHAPES, Shape};
+use super::rows::{self, ALL_SHAPES, Shape};
 use super::{
     EXPECTED, OneFile, directory, file_of, file_path, limits, no_pause, open, read_all, schema, spec, write_to,
 };
@@ -39,24 +41,47 @@ fn assert_same(left: &dyn Array, right: &dyn Array, what: impl Fn() -> String) {
     assert!(left.to_data() == right.to_data(), "{}: {left:?} is not {right:?}", what());
 }
 
-fn check_page(array: &ArrayRef, sql_type: &SqlType, what: impl Fn() -> String) {
+fn check_page(array: &ArrayRef, sql_type: &SqlType, what: impl Fn() -> String) -> Encoding {
     let mut page = Vec::new();
     let facts = ColumnEncoder::new().unwrap().encode(array, sql_type, &mut page).unwrap();
     assert_eq!(facts.null_count, array.null_count());
     let back = ColumnDecoder::default().decode(&page, sql_type, array.len()).unwrap();
     assert_same(array, &back, || format!("{} ({:?})", what(), facts.encoding));
     back.to_data().validate_full().unwrap();
+    facts.encoding
+}
+
+/// The encodings that columns of the type can take.
+fn encodings_of(sql_type: &SqlType) -> Vec<Encoding> {
+    use Encoding::{Binned, Bitmap, Bytes, Constant, List, Null, Ordered, Packed, Plain, Runs, Scaled, Split, Terms};
+    match sql_type {
+        SqlType::Bool => vec![Null, Constant, Bitmap],
+        SqlType::Float4 | SqlType::Float8 => vec![Null, Plain, Constant, Scaled, Ordered, Split],
+        SqlType::Numeric(_) => vec![Null, Plain, Constant, Packed, Binned, Runs, Terms],
+        SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Jsonb | SqlType::Bytea => {
+            vec![Null, Constant, Bytes, Terms]
+        }
+        SqlType::Uuid | SqlType::Interval => vec![Null, Plain, Constant, Terms],
+        SqlType::Array(_) => vec![Null, List],
+        // Within a day, they are never as wide as they are stored plain.
+        SqlType::Time => vec![Null, Constant, Packed, Binned, Runs],
+        _ => vec![Null, Plain, Constant, Packed, Binned, Runs],
+    }
 }
 
 #[test]
 fn every_type_comes_back_in_every_shape_with_and_without_nulls() {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     for sql_type in rows::all_types() {
-        for shape in SHAPES {
+        let mut met = BTreeSet::new();
+        for shape in ALL_SHAPES {
             for null_percent in [0, 5, 100] {
-                for row_count in [1, 7, 1024, 2500] {
+                // Runs pay where there are many.
+                let most = if shape == Shape::ShortRuns { 20_000 } else { 2500 };
+                for row_count in [1, 7, 1024, most] {
                     let array = rows::column(&mut random, &sql_type, shape, null_percent, row_count);
-                    check_page(&array, &sql_type, || format!("{sql_type} {shape:?} {null_percent} {row_count}"));
+                    let what = || format!("{sql_type} {shape:?} {null_percent} {row_count}");
+                    met.insert(check_page(&array, &sql_type, what).code());
                     let slice = array.slice(row_count / 3, row_count / 2);
                     if !slice.is_empty() {
                         check_page(&slice, &sql_type, || format!("slice of {sql_type} {shape:?} {null_percent}"));
@@ -64,6 +89,8 @@ fn every_type_comes_back_in_every_shape_with_and_without_nulls() {
                 }
             }
         }
+        let possible: BTreeSet<u8> = encodings_of(&sql_type).into_iter().map(Encoding::code).collect();
+        assert_eq!(met, possible, "{sql_type} has met each of its encodings");
     }
 }
 

@@ -56,11 +56,28 @@ pub enum Shape {
     Few,
     /// Small steps up and down.
     Walk,
+    /// Many values in runs of 8 to 40 rows.
+    ShortRuns,
+    /// Equal steps.
+    Steps,
+    /// Numbers of some bits, none more likely than another; floats walk with all their places.
+    Noise,
     /// Anything, extremes among it.
     Random,
 }
 
+/// Those that fixtures are made of.
 pub const SHAPES: [Shape; 5] = [Shape::Constant, Shape::Runs, Shape::Few, Shape::Walk, Shape::Random];
+pub const ALL_SHAPES: [Shape; 8] = [
+    Shape::Constant,
+    Shape::Runs,
+    Shape::Few,
+    Shape::Walk,
+    Shape::ShortRuns,
+    Shape::Steps,
+    Shape::Noise,
+    Shape::Random,
+];
 
 /// A random batch of the table's rows.
 pub fn batch(random: &mut ChaCha8Rng, schema: &TableSchema, rows: usize) -> RecordBatch {
@@ -80,8 +97,23 @@ pub fn column(random: &mut ChaCha8Rng, sql_type: &SqlType, shape: Shape, null_pe
         .map(NullBuffer::from);
     let numbers = numbers(random, shape, rows);
     match sql_type {
+        SqlType::Float4 | SqlType::Float8 if shape == Shape::Noise => reals(random, sql_type, rows, nulls),
         SqlType::Array(element) => lists(random, element, shape, &numbers, nulls),
         _ => scalars(sql_type, &numbers, nulls),
+    }
+}
+
+fn reals(random: &mut ChaCha8Rng, sql_type: &SqlType, rows: usize, nulls: Option<NullBuffer>) -> ArrayRef {
+    let (mut level, is_walk) = (50.0, random.random());
+    let mut real = || {
+        let step = random.random::<f64>() - 0.5;
+        level += step;
+        if is_walk { level } else { step }
+    };
+    let reals: Vec<f64> = (0..rows).map(|_| real()).collect();
+    match sql_type {
+        SqlType::Float4 => Arc::new(Float32Array::new(reals.iter().map(|real| *real as f32).collect(), nulls)),
+        _ => Arc::new(Float64Array::new(reals.into(), nulls)),
     }
 }
 
@@ -102,6 +134,7 @@ fn lists(
 fn numbers(random: &mut ChaCha8Rng, shape: Shape, rows: usize) -> Vec<i64> {
     let few: [i64; 5] = std::array::from_fn(|_| extreme_or(random, 1000));
     let mut last = random.random_range(-1000..1000);
+    let mut left = 0;
     let mut number = |row: usize| match shape {
         Shape::Constant => few[0],
         Shape::Runs => few[row * 7 / rows.max(1) % few.len()],
@@ -110,6 +143,18 @@ fn numbers(random: &mut ChaCha8Rng, shape: Shape, rows: usize) -> Vec<i64> {
             last += random.random_range(-3..=3);
             last
         }
+        Shape::ShortRuns => {
+            if left == 0 {
+                (left, last) = (random.random_range(8..40), random.random_range(0..10_000));
+            }
+            left -= 1;
+            last
+        }
+        Shape::Steps => {
+            last += 10_000;
+            last
+        }
+        Shape::Noise => random.random_range(0..1 << 14),
         Shape::Random => extreme_or(random, i64::MAX),
     };
     (0..rows).map(&mut number).collect()

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod compression;
+mod corpora;
 mod faults;
 mod flushes;
 mod leaves;
