@@ -10,8 +10,7 @@ use meridian_proto::NodeId;
 
 use crate::error::SqlError;
 use crate::exec::heavy::HeavyThreads;
-use crate::exec::rules::push_down::PushDown;
-use crate::exec::rules::top_buckets::TopBuckets;
+use crate::plan_cache::PlanCache;
 use crate::sql::plan::base_state;
 
 /// One per access node.
@@ -25,6 +24,7 @@ pub struct GatewayContext {
     /// What every plan is executed with.
     pub(crate) tasks: Arc<TaskContext>,
     pub(crate) heavy: HeavyThreads,
+    pub(crate) plans: Arc<PlanCache>,
     queries: AtomicU64,
 }
 
@@ -37,11 +37,21 @@ impl GatewayContext {
         memory_bytes: usize,
     ) -> Result<Arc<Self>, SqlError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
-        let base = base_state(Arc::clone(&runtime), vec![Arc::new(PushDown), Arc::new(TopBuckets)]);
+        let base = base_state(Arc::clone(&runtime));
         let tasks = base.task_ctx();
         let heavy = HeavyThreads::start()
             .map_err(|error| SqlError::new("53000", format!("could not start the threads of queries: {error}")))?;
-        Ok(Arc::new(Self { cluster, transactions, node, runtime, base, tasks, heavy, queries: AtomicU64::new(1) }))
+        Ok(Arc::new(Self {
+            cluster,
+            transactions,
+            node,
+            runtime,
+            base,
+            tasks,
+            heavy,
+            plans: Arc::default(),
+            queries: AtomicU64::new(1),
+        }))
     }
 
     /// A number for the next statement, for logs of all nodes.

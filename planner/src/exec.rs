@@ -19,9 +19,14 @@ mod virtual_table;
 
 pub(crate) mod rules;
 
+mod filled;
+pub(crate) mod open_scan;
+
+pub(crate) mod fill;
+
 pub(crate) mod explain;
 pub(crate) mod heavy;
 pub(crate) mod stream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

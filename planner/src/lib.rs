@@ -12,6 +12,8 @@ pub mod sql;
 
 pub mod exec;
 
+mod plan_cache;
+
 pub mod context;
 pub mod session;
 
@@ -20,5 +22,6 @@ pub mod gateway;
 pub use context::GatewayContext;
 pub use error::SqlError;
 pub use outcome::{CopyIn, Notice, Outcome, OutputColumn, RowStream};
+pub use plan_cache::{PlanCache, PlanCacheFigures};
 pub use session::{Prepared, Session, TransactionStatus};
 pub use sql::Statement;

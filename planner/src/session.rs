@@ -31,8 +31,9 @@ use crate::context::GatewayContext;
 use crate::error::SqlError;
 use crate::outcome::{Notice, Notices, Outcome, OutputColumn};
 use crate::settings::Settings;
+use crate::sql::cut::Cut;
 use crate::sql::parse::parse;
-use crate::sql::statement::Statement;
+use crate::sql::statement::{Query, Statement};
 
 /// PostgreSQL's transaction status, as ReadyForQuery tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +114,14 @@ impl Session {
     }
 
     /// Parses the text of one simple Query (several statements, or none) or of one Parse message.
+    ///
+    /// A query whose plan is kept is not read: its text tells the plan.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>, SqlError> {
+        if self.keeps_plans()
+            && let Some(cut) = Cut::of(sql).filter(|cut| self.gateway.plans.has_plans_of(cut))
+        {
+            return Ok(vec![Statement::Query(Query::unread(cut))]);
+        }
         parse(sql)
     }
 

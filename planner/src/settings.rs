@@ -127,6 +127,7 @@ static DEFINITIONS: &[Definition] = definitions! {
     "max_index_keys" = "32", Kind::Fixed, false, "Shows the maximum number of index keys.";
     "max_parallel_workers_per_gather" = "2", integer(0, 1024, Unit::None), false, "Sets the maximum number of parallel processes per executor node.";
     "meridian.enable_leaves" = "on", Kind::Bool, false, "Enables answers from metadata, series directories and ends of series instead of scans of all rows.";
+    "meridian.enable_plan_cache" = "on", Kind::Bool, false, "Enables plans that are kept from one statement to the next.";
     "password_encryption" = "scram-sha-256", Kind::Enum(&["scram-sha-256", "md5"]), false, "Chooses the algorithm for encrypting passwords.";
     "plan_cache_mode" = "auto", Kind::Enum(&["auto", "force_generic_plan", "force_custom_plan"]), false, "Controls the planner's selection of custom or generic plan.";
     "port" = "5433", Kind::Fixed, false, "Sets the TCP port the server listens on.";

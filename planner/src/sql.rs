@@ -5,6 +5,7 @@
 pub(crate) mod errors;
 mod tokens;
 
+pub(crate) mod cut;
 pub(crate) mod statement;
 pub(crate) mod types;
 
@@ -31,6 +32,9 @@ mod arrays;
 mod intervals;
 mod json;
 mod operators;
+
+pub(crate) mod holes;
+
 mod recursion;
 mod semantics;
 mod subqueries;

@@ -17,7 +17,7 @@ use meridian_proto::{SqlType, TableId};
 use super::chunk_rows::rows_of;
 use super::information::{TIMESCALEDB_INFORMATION, information_table};
 use super::source::FragmentSource;
-use super::table::MeridianTable;
+use super::table::{MeridianTable, TableReader};
 use super::upkeep::{self, Upkeep};
 use crate::error::SqlError;
 use crate::sql::environment::Environment;
@@ -53,6 +53,11 @@ pub(crate) enum Found {
 }
 
 impl Overlay {
+    /// Whether the transaction changed no table.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.dropped.is_empty() && self.altered.is_empty()
+    }
+
     pub(crate) fn find(&self, view: &CatalogView, namespace: &str, name: &str) -> Option<Found> {
         let own = |pending: &Pending| pending.table.namespace == namespace && pending.table.name == name;
         if let Some(index) = self.created.iter().position(own) {
@@ -93,12 +98,14 @@ impl StatementCatalog {
         self.overlay.find(&self.view, namespace, &name.name)
     }
 
+    /// How its tables are read.
+    pub(crate) fn reader(&self) -> TableReader {
+        TableReader { view: Arc::clone(&self.view), source: Arc::clone(&self.source), leaves: self.leaves }
+    }
+
     fn provider(&self, found: Found) -> Option<Arc<dyn TableProvider>> {
         match found {
-            Found::Stored(table) => {
-                let (view, source) = (Arc::clone(&self.view), Arc::clone(&self.source));
-                Some(Arc::new(MeridianTable::new(table, view, source, self.leaves)))
-            }
+            Found::Stored(table) => Some(Arc::new(MeridianTable::new(table, self.reader()))),
             Found::Pending(index) => {
                 let pending = &self.overlay.created[index];
                 let schema = pending.table.schema.arrow();

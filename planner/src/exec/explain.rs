@@ -33,10 +33,16 @@ struct Drawn {
     children: Vec<Drawn>,
 }
 
-/// One line per row of the answer.
-pub(crate) fn explain_text(plan: &dyn ExecutionPlan, view: &CatalogView, measured: Option<&Measured>) -> Vec<String> {
+/// One line per row of the answer. `was_kept`: whether the plan was kept from an earlier statement.
+pub(crate) fn explain_text(
+    plan: &dyn ExecutionPlan,
+    view: &CatalogView,
+    was_kept: bool,
+    measured: Option<&Measured>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     write(&draw(plan, view, measured.is_some()), 0, &mut lines);
+    lines.push(format!("Plan Cache: {}", hit_or_miss(was_kept)));
     if let Some(measured) = measured {
         lines.push(format!("Planning Time: {:.3} ms", measured.planning.as_secs_f64() * 1e3));
         lines.push(format!("Execution Time: {:.3} ms", measured.execution.as_secs_f64() * 1e3));
@@ -44,14 +50,24 @@ pub(crate) fn explain_text(plan: &dyn ExecutionPlan, view: &CatalogView, measure
     lines
 }
 
-pub(crate) fn explain_json(plan: &dyn ExecutionPlan, view: &CatalogView, measured: Option<&Measured>) -> String {
+pub(crate) fn explain_json(
+    plan: &dyn ExecutionPlan,
+    view: &CatalogView,
+    was_kept: bool,
+    measured: Option<&Measured>,
+) -> String {
     let mut top = Map::new();
     top.insert("Plan".to_owned(), to_json(&draw(plan, view, measured.is_some())));
+    top.insert("Plan Cache".to_owned(), json!(hit_or_miss(was_kept)));
     if let Some(measured) = measured {
         top.insert("Planning Time".to_owned(), json!(measured.planning.as_secs_f64() * 1e3));
         top.insert("Execution Time".to_owned(), json!(measured.execution.as_secs_f64() * 1e3));
     }
     serde_json::to_string_pretty(&Value::Array(vec![Value::Object(top)])).unwrap_or_default()
+}
+
+fn hit_or_miss(was_kept: bool) -> &'static str {
+    if was_kept { "hit" } else { "miss" }
 }
 
 fn write(node: &Drawn, depth: usize, lines: &mut Vec<String>) {

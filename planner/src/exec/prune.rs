@@ -1,12 +1,16 @@
 //! Which chunks a query can need: by the time range and by the space keys that its filters allow.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, InListExpr, Literal};
 use datafusion::scalar::ScalarValue;
 use meridian_client::cluster::CatalogView;
 use meridian_client::cluster::split::date_time;
-use meridian_fragment::Bound;
+use meridian_fragment::{Bound, bounds_of, neighbour};
 use meridian_proto::catalog::{Chunk, ChunkState, Table};
 use meridian_proto::slot::{cell_of, hash_array};
 use meridian_proto::{ChunkId, ColumnId, Epoch, NodeId, Refusal, ShardId, Slot, TimeUs};
@@ -33,10 +37,51 @@ impl Targets {
     }
 }
 
-/// Picks the chunks of `table` that may hold rows within `bounds` for which all of `filters` are true.
-pub(crate) fn prune(view: &CatalogView, table: &Table, bounds: &[Bound], filters: &[Expr]) -> Result<Targets, Refusal> {
+/// Bounds of columns that predicates over a table's columns prove.
+pub(crate) fn bounds(predicates: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef) -> Vec<Bound> {
+    let positions: Vec<usize> = (0..schema.fields().len()).collect();
+    let of_type = |bound: &Bound| {
+        let wanted = schema.field(bound.column).data_type();
+        [&bound.min, &bound.max].into_iter().flatten().all(|end| end.data_type() == *wanted && !end.is_null())
+    };
+    let of = |predicate: &Arc<dyn PhysicalExpr>| {
+        let found = bounds_of(predicate, &positions).into_iter().filter(of_type);
+        found.map(|bound| without_excluded_end(bound, predicate)).collect::<Vec<_>>()
+    };
+    predicates.iter().flat_map(of).collect()
+}
+
+/// Ends of bounds are inclusive: `time < midnight` ends just before, so that the next day's chunk is not touched.
+fn without_excluded_end(mut bound: Bound, predicate: &Arc<dyn PhysicalExpr>) -> Bound {
+    let Some(binary) = predicate.downcast_ref::<BinaryExpr>() else { return bound };
+    let (value, op) = match (binary.left(), binary.right()) {
+        (left, right) if left.is::<Column>() => (right.downcast_ref::<Literal>(), Some(*binary.op())),
+        (left, right) if right.is::<Column>() => (left.downcast_ref::<Literal>(), binary.op().swap()),
+        _ => return bound,
+    };
+    let (end, step) = match op {
+        Some(Operator::Lt) => (&mut bound.max, -1),
+        Some(Operator::Gt) => (&mut bound.min, 1),
+        _ => return bound,
+    };
+    if let Some(value) = value.map(Literal::value)
+        && end.as_ref() == Some(value)
+        && let Some(next) = neighbour(value, step)
+    {
+        *end = Some(next);
+    }
+    bound
+}
+
+/// Picks the chunks of `table` that may hold rows within `bounds` for which all of `predicates` are true.
+pub(crate) fn prune(
+    view: &CatalogView,
+    table: &Table,
+    bounds: &[Bound],
+    predicates: &[Arc<dyn PhysicalExpr>],
+) -> Result<Targets, Refusal> {
     let time = time_bound(table, bounds);
-    let cells = allowed_cells(table, filters);
+    let cells = allowed_cells(table, predicates);
     let mut pruned = 0;
     let mut kept = Vec::new();
     for chunk in view.chunks_of(table.id).filter(|chunk| chunk.state == ChunkState::Active) {
@@ -91,12 +136,13 @@ fn overlaps(chunk: &Chunk, (min, max): TimeBound) -> bool {
     early_enough && late_enough
 }
 
-/// Per space dimension, the cells that the filters leave; `None`: all.
-fn allowed_cells(table: &Table, filters: &[Expr]) -> Vec<Option<Vec<u32>>> {
+/// Per space dimension, the cells that the predicates leave; `None`: all.
+fn allowed_cells(table: &Table, predicates: &[Arc<dyn PhysicalExpr>]) -> Vec<Option<Vec<u32>>> {
     let space = table.hypertable().map_or(&[][..], |hypertable| &hypertable.space);
     let allowed = |column: ColumnId, cells: u32| {
+        let position = table.schema.position_of(column)?;
         let column = table.schema.column(column)?;
-        let values = filters.iter().find_map(|filter| allowed_values(filter, &column.name))?;
+        let values = predicates.iter().find_map(|predicate| allowed_values(predicate, position))?;
         let cell = |value: ScalarValue| {
             // A literal of another type compares as its own type does; only where it casts exactly is the hash known.
             let value = value.cast_to(&column.sql_type.arrow()).ok()?;
@@ -110,34 +156,27 @@ fn allowed_cells(table: &Table, filters: &[Expr]) -> Vec<Option<Vec<u32>>> {
 }
 
 /// The only values of the column for which the predicate can be true; `None`: not known.
-fn allowed_values(predicate: &Expr, column: &str) -> Option<Vec<ScalarValue>> {
-    match predicate {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(found), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(found))
-                if found.name == column =>
-            {
-                Some(vec![value.clone()])
-            }
-            _ => None,
-        },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+fn allowed_values(predicate: &Arc<dyn PhysicalExpr>, column: usize) -> Option<Vec<ScalarValue>> {
+    let is_column = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().is_some_and(|c| c.index() == column);
+    let literal = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Literal>().map(|literal| literal.value().clone());
+    if let Some(list) = predicate.downcast_ref::<InListExpr>() {
+        return if !list.negated() && is_column(list.expr()) {
+            list.list().iter().map(literal).collect()
+        } else {
+            None
+        };
+    }
+    let binary = predicate.downcast_ref::<BinaryExpr>()?;
+    let (left, right) = (binary.left(), binary.right());
+    match binary.op() {
+        Operator::Eq if is_column(left) => Some(vec![literal(right)?]),
+        Operator::Eq if is_column(right) => Some(vec![literal(left)?]),
+        Operator::Or => {
             let mut values = allowed_values(left, column)?;
             values.extend(allowed_values(right, column)?);
             Some(values)
         }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            allowed_values(left, column).or_else(|| allowed_values(right, column))
-        }
-        Expr::InList(list) if !list.negated => match list.expr.as_ref() {
-            Expr::Column(found) if found.name == column => {
-                let literal = |expr: &Expr| match expr {
-                    Expr::Literal(value, _) => Some(value.clone()),
-                    _ => None,
-                };
-                list.list.iter().map(literal).collect()
-            }
-            _ => None,
-        },
+        Operator::And => allowed_values(left, column).or_else(|| allowed_values(right, column)),
         _ => None,
     }
 }
@@ -157,9 +196,9 @@ fn slot_allowed(table: &Table, slot: Slot, allowed: &[Option<Vec<u32>>]) -> bool
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
-    use datafusion::prelude::{col, lit};
+    use datafusion::common::DFSchema;
+    use datafusion::logical_expr::Expr;
+    use datafusion::prelude::{SessionContext, col, lit};
     use meridian_proto::catalog::{
         CatalogDelta, Hypertable, Node, NodeRole, NodeState, Noun, SpaceDimension, TableKind,
     };
@@ -257,8 +296,14 @@ pub(crate) mod tests {
         Some(ScalarValue::TimestampMicrosecond(Some(us), Some(Arc::from("UTC"))))
     }
 
+    fn physical(filters: &[Expr]) -> Vec<Arc<dyn PhysicalExpr>> {
+        let schema = DFSchema::try_from(metrics().schema.arrow()).unwrap();
+        let context = SessionContext::new();
+        filters.iter().map(|filter| context.create_physical_expr(filter.clone(), &schema).unwrap()).collect()
+    }
+
     fn count(bounds: &[Bound], filters: &[Expr]) -> (usize, usize) {
-        let targets = prune(&view(), &metrics(), bounds, filters).unwrap();
+        let targets = prune(&view(), &metrics(), bounds, &physical(filters)).unwrap();
         (targets.chunk_count(), targets.chunks_pruned)
     }
 
@@ -275,7 +320,7 @@ pub(crate) mod tests {
     #[test]
     fn a_space_key_leaves_its_slot() {
         let filter = col("host").eq(lit("host_1"));
-        let targets = prune(&view(), &metrics(), &[], std::slice::from_ref(&filter)).unwrap();
+        let targets = prune(&view(), &metrics(), &[], &physical(std::slice::from_ref(&filter))).unwrap();
         assert_eq!((targets.targets.len(), targets.chunk_count()), (1, 3));
         let slot = cell_of(hash_bytes(b"host_1"), 4);
         let chunk = view().chunk(targets.targets[0].chunks[0].0).unwrap().slot.0;

@@ -7,78 +7,94 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use meridian_client::cluster::CatalogView;
-use meridian_fragment::{Bound, ChunkScanExec, bounds_of, neighbour};
+use meridian_fragment::ChunkScanExec;
 use meridian_proto::catalog::Table;
 
-use super::prune::prune;
+use super::prune::{Targets, bounds, prune};
 use super::remote_scan::RemoteScanExec;
 use super::source::FragmentSource;
 use crate::sql::errors::external;
 
-/// One statement's look at a table: the view it plans by, the source it reads from.
+/// How one statement reads tables: the view it plans by, the source it reads from.
+#[derive(Clone, Debug)]
+pub(crate) struct TableReader {
+    pub view: Arc<CatalogView>,
+    pub source: Arc<dyn FragmentSource>,
+    /// Whether it may read by other leaves than the plain scan.
+    pub leaves: bool,
+}
+
+impl TableReader {
+    /// What of the table `leaf` has to read. It gets the bounds that the predicates prove.
+    pub(super) fn targets(
+        &self,
+        table: &Table,
+        leaf: &ChunkScanExec,
+        predicates: &[Arc<dyn PhysicalExpr>],
+    ) -> Result<(ChunkScanExec, Targets)> {
+        let leaf = leaf.with_bounds(bounds(predicates, leaf.table_schema()))?;
+        let targets = prune(&self.view, table, leaf.bounds(), predicates).map_err(external)?;
+        Ok((leaf, targets))
+    }
+
+    /// `fetch`: how many rows are enough of each target.
+    pub(super) fn scan(
+        &self,
+        table: &Arc<Table>,
+        leaf: ChunkScanExec,
+        targets: Targets,
+        fetch: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let leaf: Arc<dyn ExecutionPlan> = Arc::new(leaf);
+        if targets.targets.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(leaf.schema())));
+        }
+        let fragment = match fetch {
+            Some(rows) => Arc::new(LocalLimitExec::new(leaf, rows)),
+            None => leaf,
+        };
+        let source = Arc::clone(&self.source);
+        let scan = RemoteScanExec::try_new(Arc::clone(table), Arc::new(targets), fragment, source)?;
+        Ok(Arc::new(scan.with_leaves(self.leaves)))
+    }
+}
+
+/// One statement's look at a table.
 #[derive(Debug)]
 pub(crate) struct MeridianTable {
     table: Arc<Table>,
     schema: SchemaRef,
-    view: Arc<CatalogView>,
-    source: Arc<dyn FragmentSource>,
-    leaves: bool,
+    reader: TableReader,
 }
 
 impl MeridianTable {
-    /// `leaves`: whether it may be read by other leaves than the plain scan.
-    pub(crate) fn new(
-        table: Arc<Table>,
-        view: Arc<CatalogView>,
-        source: Arc<dyn FragmentSource>,
-        leaves: bool,
-    ) -> Self {
+    pub(crate) fn new(table: Arc<Table>, reader: TableReader) -> Self {
         let schema = table.schema.arrow();
-        Self { table, schema, view, source, leaves }
-    }
-
-    /// Bounds of columns that the filters prove, for pruning.
-    fn bounds(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Bound>> {
-        let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let positions: Vec<usize> = (0..self.schema.fields().len()).collect();
-        let mut bounds = Vec::new();
-        for filter in filters.iter().flat_map(split_conjunction) {
-            let predicate = state.create_physical_expr(filter.clone(), &schema)?;
-            let of_type = |bound: &Bound| {
-                let wanted = self.schema.field(bound.column).data_type();
-                [&bound.min, &bound.max].into_iter().flatten().all(|end| end.data_type() == *wanted && !end.is_null())
-            };
-            let found = bounds_of(&predicate, &positions).into_iter().filter(of_type);
-            bounds.extend(found.map(|bound| without_excluded_end(bound, filter)));
-        }
-        Ok(bounds)
+        Self { table, schema, reader }
     }
 }
 
-/// Ends of bounds are inclusive: `time < midnight` ends just before, so that the next day's chunk is not touched.
-fn without_excluded_end(mut bound: Bound, filter: &Expr) -> Bound {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return bound };
-    let (value, op) = match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(_), Expr::Literal(value, _)) => (value, Some(*op)),
-        (Expr::Literal(value, _), Expr::Column(_)) => (value, op.swap()),
-        _ => return bound,
-    };
-    let (end, step) = match op {
-        Some(Operator::Lt) => (&mut bound.max, -1),
-        Some(Operator::Gt) => (&mut bound.min, 1),
-        _ => return bound,
-    };
-    if end.as_ref() == Some(value)
-        && let Some(next) = neighbour(value, step)
-    {
-        *end = Some(next);
-    }
-    bound
+/// The leaf of a scan that DataFusion asks for, as yet without bounds.
+pub(super) fn leaf_of(table: &Table, schema: &SchemaRef, projection: Option<&Vec<usize>>) -> Result<ChunkScanExec> {
+    let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+    ChunkScanExec::try_new(table.id, table.schema.version, Arc::clone(schema), projection, vec![])
+}
+
+/// The filters of a scan as predicates over all columns of its table.
+pub(super) fn predicates(
+    state: &dyn Session,
+    schema: &SchemaRef,
+    filters: &[Expr],
+) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+    let schema = DFSchema::try_from(Arc::clone(schema))?;
+    let conjuncts = filters.iter().flat_map(split_conjunction);
+    conjuncts.map(|filter| state.create_physical_expr(filter.clone(), &schema)).collect()
 }
 
 #[async_trait]
@@ -103,27 +119,9 @@ impl TableProvider for MeridianTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let bounds = self.bounds(state, filters)?;
-        let leaf = ChunkScanExec::try_new(
-            self.table.id,
-            self.table.schema.version,
-            Arc::clone(&self.schema),
-            projection,
-            vec![],
-        )?
-        .with_bounds(bounds)?;
-        let targets = prune(&self.view, &self.table, leaf.bounds(), filters).map_err(external)?;
-        let leaf: Arc<dyn ExecutionPlan> = Arc::new(leaf);
-        if targets.targets.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(leaf.schema())));
-        }
-        let fragment = match limit {
-            Some(limit) if filters.is_empty() => Arc::new(LocalLimitExec::new(leaf, limit)),
-            _ => leaf,
-        };
-        let source = Arc::clone(&self.source);
-        let scan = RemoteScanExec::try_new(Arc::clone(&self.table), Arc::new(targets), fragment, source)?;
-        Ok(Arc::new(scan.with_leaves(self.leaves)))
+        let predicates = predicates(state, &self.schema, filters)?;
+        let leaf = leaf_of(&self.table, &self.schema, projection)?;
+        let (leaf, targets) = self.reader.targets(&self.table, &leaf, &predicates)?;
+        self.reader.scan(&self.table, leaf, targets, limit.filter(|_| filters.is_empty()))
     }
 }

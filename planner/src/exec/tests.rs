@@ -17,6 +17,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::scalar::ScalarValue;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -25,21 +26,21 @@ use meridian_client::cluster::{CatalogView, ChunkSizes, Maintained, Maintenance}
 use meridian_fragment::{ChunkScanExec, ChunkSource, decode, leaf_of, task_context};
 use meridian_pgtypes::Encoder;
 use meridian_proto::time::US_PER_DAY;
-use meridian_proto::{ChunkId, Refusal, TableId};
+use meridian_proto::{ChunkId, Refusal, SqlType, TableId};
 
 use super::catalog::{Overlay, StatementCatalog};
 use super::prune::Target;
 use super::prune::tests::view;
-use super::rules::push_down::PushDown;
-use super::rules::top_buckets::TopBuckets;
+use super::rules::distribute;
 use super::source::{FragmentSource, Traffic};
 use super::upkeep::Upkeep;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
+use crate::plan_cache::tests::check_kept;
 use crate::sql::environment::Environment;
 use crate::sql::environment::tests::environment;
 use crate::sql::parse::parse;
-use crate::sql::plan::{Planning, base_state, output_columns};
+use crate::sql::plan::{Planning, base_state, bind, output_columns};
 use crate::sql::statement::Statement;
 
 /// Shards in memory. Remembers how many rows each fragment returned.
@@ -125,20 +126,23 @@ impl Upkeep for MemorySource {
 }
 
 /// A session over `metrics` (8 hosts, hourly over 3 days) and `hosts`.
-struct Bench {
-    base: SessionState,
-    catalog: StatementCatalog,
+pub(crate) struct Bench {
+    pub(crate) base: SessionState,
+    pub(crate) catalog: StatementCatalog,
     source: Arc<MemorySource>,
     zone: String,
-    environment: Arc<Environment>,
+    pub(crate) environment: Arc<Environment>,
 }
 
+/// Columns and rows as texts.
+pub(crate) type Answer = (Vec<OutputColumn>, Vec<Vec<String>>);
+
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::in_zone("UTC")
     }
 
-    fn in_zone(zone: &str) -> Self {
+    pub(crate) fn in_zone(zone: &str) -> Self {
         let view = Arc::new(view());
         let tables = HashMap::from([
             (view.table_by_name("public", "metrics").unwrap().id, metrics(&view)),
@@ -155,27 +159,49 @@ impl Bench {
             searches_public: true,
             leaves: true,
         };
-        let base = base_state(Arc::new(RuntimeEnv::default()), vec![Arc::new(PushDown), Arc::new(TopBuckets)]);
+        let base = base_state(Arc::new(RuntimeEnv::default()));
         Self { base, catalog, source, zone: zone.to_owned(), environment: environment(zone) }
     }
 
     fn plan(&self, sql: &str) -> Result<(Vec<OutputColumn>, Arc<dyn ExecutionPlan>), SqlError> {
+        self.plan_with(sql, &[])
+    }
+
+    pub(crate) fn plan_with(
+        &self,
+        sql: &str,
+        parameters: &[ScalarValue],
+    ) -> Result<(Vec<OutputColumn>, Arc<dyn ExecutionPlan>), SqlError> {
         let query = match parse(sql)?.remove(0) {
-            Statement::Query(query) | Statement::Call(query) => query,
+            Statement::Query(query) => query.tree()?,
+            Statement::Call(query) => query,
             Statement::Refused(error) => return Err(error),
             other => panic!("{sql}: {other:?}"),
         };
-        let planning = Planning::new(&self.base, Arc::clone(&self.environment), &self.catalog).with_parameters(&[]);
-        let plan = planning.analyze(planning.query(&query, &[])?)?;
+        let types: Vec<_> = parameters.iter().map(|value| SqlType::of_arrow(&value.data_type())).collect();
+        let planning =
+            Planning::new(&self.base, Arc::clone(&self.environment), &self.catalog).with_parameters(parameters);
+        let plan = planning.analyze(bind(planning.query(&query, &types)?, parameters)?)?;
         let columns = output_columns(&plan)?;
         let plan = planning.optimize(plan)?;
         let physical = self.base.query_planner().create_physical_plan(&plan, &self.base);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Ok((columns, runtime.block_on(physical)?))
+        Ok((columns, distribute(runtime.block_on(physical)?)?))
     }
 
-    fn rows(&self, sql: &str) -> Result<(Vec<OutputColumn>, Vec<Vec<String>>), SqlError> {
+    /// As a new plan answers, with which a kept one has to agree.
+    pub(crate) fn rows(&self, sql: &str) -> Result<Answer, SqlError> {
+        let answer = self.rows_by_new_plan(sql);
+        check_kept(self, sql, &answer);
+        answer
+    }
+
+    pub(crate) fn rows_by_new_plan(&self, sql: &str) -> Result<Answer, SqlError> {
         let (columns, plan) = self.plan(sql)?;
+        self.run(columns, plan)
+    }
+
+    pub(crate) fn run(&self, columns: Vec<OutputColumn>, plan: Arc<dyn ExecutionPlan>) -> Result<Answer, SqlError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let batches = runtime.block_on(collect(plan, self.base.task_ctx()))?;
         let format = environment(&self.zone).format.clone();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::counters::Counters;
 use crate::context::GatewayContext;
+use crate::plan_cache::PlanCache;
 
 /// Clients served at the same time, unless configured otherwise.
 pub const CONNECTIONS_MAX: usize = 1000;
@@ -37,6 +38,7 @@ impl GatewayOptions {
 /// A running gateway. Dropping it stops accepting and ends its connections, without waiting for them.
 pub struct Gateway {
     counters: Arc<Counters>,
+    plans: Arc<PlanCache>,
     closing: CancellationToken,
     accepting: Option<JoinHandle<()>>,
 }
@@ -46,15 +48,22 @@ pub struct Gateway {
 pub fn start(options: GatewayOptions) -> Gateway {
     let counters = Arc::new(Counters::default());
     let closing = CancellationToken::new();
+    let plans = Arc::clone(&options.context.plans);
     let door = pg::Door::new(options.context, Arc::clone(&counters), options.connections_max, closing.clone());
     let accepting = tokio::spawn(pg::accept(Arc::new(door), options.sql_listener, options.drain));
-    Gateway { counters, closing, accepting: Some(accepting) }
+    Gateway { counters, plans, closing, accepting: Some(accepting) }
 }
 
 impl Gateway {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// The plans that its sessions keep.
+    #[must_use]
+    pub fn plans(&self) -> Arc<PlanCache> {
+        Arc::clone(&self.plans)
     }
 
     /// Stops accepting, tells idle clients to go, and gives running statements the drain time to end.

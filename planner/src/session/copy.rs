@@ -64,7 +64,7 @@ impl Session {
 
     pub(super) async fn copy_to(&mut self, copy: &CopyTo, cancel: &CancellationToken) -> Result<Outcome, SqlError> {
         let none: &[ScalarValue] = &[];
-        let PlannedQuery { columns, plan } = self.plan_query(&copy.query, none, cancel).await?;
+        let PlannedQuery { columns, plan, .. } = self.plan_query(&copy.query, none, cancel).await?;
         let rows = start(plan, &self.gateway, cancel)?;
         Ok(Outcome::CopyOut { options: copy.options.clone(), columns, rows })
     }

@@ -11,6 +11,7 @@ use meridian_client::cluster::CatalogView;
 use meridian_proto::SqlType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::Session;
 use super::parameter::texts;
@@ -20,19 +21,24 @@ use crate::error::SqlError;
 use crate::exec::catalog::{Overlay, PUBLIC, StatementCatalog};
 use crate::exec::explain::{Measured, explain_json, explain_text};
 use crate::exec::heavy::stoppable;
+use crate::exec::open_scan::OpenCatalog;
+use crate::exec::rules::distribute;
 use crate::exec::source::{ClusterSource, FragmentSource, ReadStamp};
 use crate::exec::stream::{cancellable, check, start};
 use crate::outcome::{Outcome, OutputColumn};
+use crate::plan_cache::{Asked, Description, Lookup, Tables, Template};
 use crate::sql::environment::Environment;
 use crate::sql::functions::session::clock_us;
-use crate::sql::parameters::with_casts;
+use crate::sql::parameters::with_places;
 use crate::sql::plan::{Planning, bind, output_columns};
-use crate::sql::statement::{ExplainOptions, Statement};
+use crate::sql::statement::{ExplainOptions, Query, Statement};
 
 /// A query that is ready to run.
 pub(super) struct PlannedQuery {
     pub columns: Vec<OutputColumn>,
     pub plan: Arc<dyn ExecutionPlan>,
+    /// Whether the plan was one that is kept.
+    pub was_kept: bool,
 }
 
 impl Session {
@@ -86,6 +92,34 @@ impl Session {
         Ok(self.catalog_of(view, stamp))
     }
 
+    /// What a prepared query takes and gives; from what is kept of it, if anything is.
+    pub(super) async fn describe_prepared(
+        &mut self,
+        query: &Query,
+        known: &[Option<SqlType>],
+    ) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
+        let catalog = self.describing_catalog(false).await?;
+        let cut = query.cut().filter(|_| self.keeps_plans() && catalog.overlay.is_empty());
+        let Some(cut) = cut else { return self.describe_query(query.tree()?.as_ref(), known).await };
+        let (environment, plans) = (self.environment(), &self.gateway.plans);
+        if let Some(kept) = plans.find_description(cut, known, &environment, &catalog) {
+            return Ok((kept.parameters.clone(), kept.columns.clone()));
+        }
+        let tree = query.tree()?;
+        if plans.has_plans_of(cut) {
+            let open = OpenCatalog::new(&catalog);
+            let planning = Planning::new(&self.gateway.base, Arc::clone(&environment), &open);
+            if let Ok((parameters, columns)) = analyse(&planning, &tree, known) {
+                drop(planning);
+                let tables = Tables(open.into_found());
+                let description = Description { tables, parameters: parameters.clone(), columns: columns.clone() };
+                plans.keep_description(cut, known, &environment, &catalog, description);
+                return Ok((parameters, columns));
+            }
+        }
+        self.describe_query(&tree, known).await
+    }
+
     pub(super) async fn describe_query(
         &mut self,
         query: &ast::Query,
@@ -105,11 +139,11 @@ impl Session {
 
     pub(super) async fn select(
         &mut self,
-        query: &ast::Query,
+        query: &Query,
         parameters: &[ScalarValue],
         cancel: &CancellationToken,
     ) -> Result<Outcome, SqlError> {
-        let PlannedQuery { columns, plan } = self.plan_query(query, parameters, cancel).await?;
+        let PlannedQuery { columns, plan, .. } = self.plan_or_fill(query, parameters, cancel).await?;
         let schema = plan.schema();
         let rows = start(plan, &self.gateway, cancel)?;
         Ok(Outcome::Rows { columns, schema, rows, tag: "SELECT" })
@@ -138,8 +172,75 @@ impl Session {
     ) -> Result<PlannedQuery, SqlError> {
         let moment = self.moment(cancel).await?;
         let catalog = self.statement_catalog(&moment);
+        self.plan_by(&catalog, self.environment(), query, parameters, cancel).await
+    }
+
+    /// The plan of a query: one that is kept, if there is any.
+    async fn plan_or_fill(
+        &mut self,
+        query: &Query,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<PlannedQuery, SqlError> {
+        let moment = self.moment(cancel).await?;
+        let catalog = self.statement_catalog(&moment);
+        let environment = self.environment();
+        // What its own transaction did to tables is known to one statement after the other only.
+        let cut = query.cut().filter(|_| self.keeps_plans() && catalog.overlay.is_empty());
+        let Some(cut) = cut else {
+            return self.plan_by(&catalog, environment, query.tree()?.as_ref(), parameters, cancel).await;
+        };
+        let gateway = Arc::clone(&self.gateway);
+        let asked = Asked { cut, parameters, environment: &environment, catalog: &catalog, base: &gateway.base };
+        let has_failed = match self.plan_kept(&asked, cancel).await {
+            Ok(Some(planned)) => return Ok(planned),
+            Ok(None) => false,
+            Err(error) => {
+                debug!(error = %error, "a kept plan was not used");
+                true
+            }
+        };
+        check(cancel)?;
+        let tree = query.tree()?;
+        let planned = self.plan_by(&catalog, Arc::clone(&environment), &tree, parameters, cancel).await?;
+        if has_failed {
+            gateway.plans.note_failure(&asked);
+        }
+        Ok(planned)
+    }
+
+    pub(super) fn keeps_plans(&self) -> bool {
+        self.settings().is_on("meridian.enable_plan_cache")
+    }
+
+    /// `None`: nothing is kept of it. An error is no answer: the statement may still be planned.
+    async fn plan_kept(&self, asked: &Asked<'_>, cancel: &CancellationToken) -> Result<Option<PlannedQuery>, SqlError> {
+        let (template, new) = match self.gateway.plans.find(asked) {
+            Lookup::New => return Ok(None),
+            Lookup::Kept(template) => (template, None),
+            Lookup::Worth => {
+                let (shape, template) = Template::make(asked)?;
+                (Arc::new(template), Some(shape))
+            }
+        };
+        let plan = stoppable(cancellable(cancel, template.plan(asked)).await?, cancel)?;
+        let was_kept = new.is_none();
+        if let Some(shape) = new {
+            self.gateway.plans.keep(asked, shape, &template);
+        }
+        Ok(Some(PlannedQuery { columns: template.columns().to_vec(), plan, was_kept }))
+    }
+
+    async fn plan_by(
+        &self,
+        catalog: &StatementCatalog,
+        environment: Arc<Environment>,
+        query: &ast::Query,
+        parameters: &[ScalarValue],
+        cancel: &CancellationToken,
+    ) -> Result<PlannedQuery, SqlError> {
         let (plan, columns) = {
-            let planning = Planning::new(&self.gateway.base, self.environment(), &catalog).with_parameters(parameters);
+            let planning = Planning::new(&self.gateway.base, environment, catalog).with_parameters(parameters);
             let plan = planning.query(query, &types_of(parameters))?;
             check_parameters(&plan, parameters)?;
             let plan = planning.analyze(bind(plan, parameters)?)?;
@@ -149,7 +250,7 @@ impl Session {
         };
         check(cancel)?;
         let plan = self.physical(&plan, cancel).await?;
-        Ok(PlannedQuery { columns, plan })
+        Ok(PlannedQuery { columns, plan, was_kept: false })
     }
 
     pub(super) async fn physical(
@@ -159,7 +260,7 @@ impl Session {
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let base = &self.gateway.base;
         let plan = cancellable(cancel, base.query_planner().create_physical_plan(plan, base)).await?;
-        Ok(stoppable(plan, cancel)?)
+        Ok(stoppable(distribute(plan)?, cancel)?)
     }
 
     pub(super) async fn explain(
@@ -171,19 +272,19 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let started = Instant::now();
         let (query, parameters) = match statement {
-            Statement::Query(query) => (Arc::clone(query), parameters.to_vec()),
+            Statement::Query(query) => (query.clone(), parameters.to_vec()),
             Statement::Execute { name, arguments } => {
                 let prepared = self.find_prepared(name)?;
                 let Statement::Query(query) = &prepared.statement else {
                     return Err(SqlError::unsupported("EXPLAIN of this statement is not supported"));
                 };
-                (Arc::clone(query), self.evaluate_arguments(name, arguments, &prepared.parameters)?)
+                (query.clone(), self.evaluate_arguments(name, arguments, &prepared.parameters)?)
             }
             Statement::Insert(_) => return Err(SqlError::unsupported("EXPLAIN INSERT is not supported")),
             Statement::Refused(error) => return Err(error.clone()),
             _ => return Err(SqlError::unsupported("EXPLAIN of this statement is not supported")),
         };
-        let PlannedQuery { plan, .. } = self.plan_query(&query, &parameters, cancel).await?;
+        let PlannedQuery { plan, was_kept, .. } = self.plan_or_fill(&query, &parameters, cancel).await?;
         let planned = started.elapsed();
         let mut measured = None;
         if options.analyze {
@@ -196,9 +297,9 @@ impl Session {
         }
         let view = self.gateway.cluster.catalog.current();
         let lines = if options.json {
-            vec![explain_json(plan.as_ref(), &view, measured.as_ref())]
+            vec![explain_json(plan.as_ref(), &view, was_kept, measured.as_ref())]
         } else {
-            explain_text(plan.as_ref(), &view, measured.as_ref())
+            explain_text(plan.as_ref(), &view, was_kept, measured.as_ref())
         };
         texts(vec![text_column("QUERY PLAN")], lines.into_iter().map(|line| vec![line]).collect(), "EXPLAIN")
     }
@@ -228,7 +329,7 @@ fn analyse(
     query: &ast::Query,
     known: &[Option<SqlType>],
 ) -> Result<(Vec<SqlType>, Vec<OutputColumn>), SqlError> {
-    let known = with_casts(query, known);
+    let known = with_places(query, known);
     let plan = planning.query(query, &known)?;
     let parameters = planning.parameter_types(&plan, &known)?;
     // Now that all parameters have types, so have all columns.

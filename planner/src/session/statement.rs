@@ -87,7 +87,7 @@ impl Session {
         let plain: Vec<SqlType> = known.iter().map(|t| t.clone().unwrap_or(SqlType::Text)).collect();
         Ok(match statement {
             Statement::Query(query) => {
-                let (parameters, columns) = self.describe_query(query, known).await?;
+                let (parameters, columns) = self.describe_prepared(query, known).await?;
                 (parameters, Some(columns))
             }
             Statement::Call(query) => (self.describe_query(query, known).await?.0, None),

@@ -114,7 +114,7 @@ fn is_comparison(op: &BinaryOperator) -> bool {
 }
 
 /// What an untyped literal beside an operand of `other` is; `None`: it stays a text.
-fn wanted_type(
+pub(super) fn wanted_type(
     op: &BinaryOperator,
     operand: &Expr,
     other: &DataType,

@@ -14,8 +14,10 @@ use super::calls::procedure_call;
 use super::copy::parse_copy;
 use super::ddl::{create_table, object_name};
 use super::hypertable::find_call;
-use super::statement::{ExplainOptions, Insert, InsertSource, Isolation, Name, SetValue, Statement, TransactionModes};
-use super::tokens::{Cursor, position_of, split, syntax_error, tokenize};
+use super::statement::{
+    ExplainOptions, Insert, InsertSource, Isolation, Name, Query, SetValue, Statement, TransactionModes,
+};
+use super::tokens::{Cursor, position_of, slice, split, syntax_error, tokenize};
 use super::types::sql_type;
 use crate::error::SqlError;
 
@@ -35,6 +37,17 @@ pub(super) fn parse_query(text: &str, tokens: &[TokenWithSpan]) -> Result<Arc<as
 
 pub(crate) fn parse_query_text(text: &str) -> Result<Arc<ast::Query>, SqlError> {
     parse_query(text, &tokenize(text)?)
+}
+
+impl Query {
+    /// As sqlparser reads it.
+    pub(crate) fn tree(&self) -> Result<Arc<ast::Query>, SqlError> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(Arc::clone(tree));
+        }
+        let tree = parse_query_text(self.cut().map_or("", |cut| cut.text()))?;
+        Ok(Arc::clone(self.tree.get_or_init(|| tree)))
+    }
 }
 
 /// Parses one expression, such as a column's DEFAULT.
@@ -169,7 +182,11 @@ fn query_statement(cursor: &mut Cursor) -> Result<Statement, SqlError> {
     if !query.locks.is_empty() {
         return Err(SqlError::unsupported("SELECT FOR UPDATE/SHARE is not supported"));
     }
-    Ok(Statement::Query(query.into()))
+    let text = match cursor.rest() {
+        [first, .., last] => slice(cursor.text, first, last),
+        _ => "",
+    };
+    Ok(Statement::Query(Query::read(text, query.into())))
 }
 
 /// `CALL f(...)` is planned as `SELECT f(...)`.

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{DFSchema, ParamValues, Result, ScalarValue, TableReference};
+use datafusion::common::{DFSchema, ParamValues, Result, ScalarValue, TableReference, plan_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateDefaults;
@@ -17,13 +17,12 @@ use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanne
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, EmptyRelation, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
-    WindowUDF, lit,
+    Volatility, WindowUDF, lit,
 };
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
@@ -35,7 +34,8 @@ use super::environment::Environment;
 use super::errors::external;
 use super::floats::Floats;
 use super::functions::series::generate_series;
-use super::functions::session;
+use super::functions::session::{self, Clock};
+use super::holes::{HoleTypes, Opening};
 use super::names::shown;
 use super::operators::{Operators, Types};
 use super::recursion::RecursiveTerms;
@@ -67,27 +67,21 @@ pub(crate) trait Relations: Send + Sync {
     fn rows_of(&self, call: SetCall) -> Result<Arc<dyn TableProvider>, SqlError>;
 }
 
-/// What all statements share: functions, options, rules. Cloned per statement.
-pub(crate) fn base_state(
-    runtime: Arc<RuntimeEnv>,
-    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
-) -> SessionState {
+/// What all statements share: functions, options, rules.
+pub(crate) fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut scalar = SessionStateDefaults::default_scalar_functions();
     scalar.extend(meridian_hyperfunctions::scalar_functions());
     let mut aggregate = SessionStateDefaults::default_aggregate_functions();
     aggregate.extend(meridian_hyperfunctions::aggregate_functions());
-    let mut builder = SessionStateBuilder::new()
+    SessionStateBuilder::new()
         .with_config(config())
         .with_runtime_env(runtime)
         .with_scalar_functions(scalar)
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(aggregate)
         .with_window_functions(SessionStateDefaults::default_window_functions())
-        .with_table_function_list(SessionStateDefaults::default_table_functions());
-    for rule in rules {
-        builder = builder.with_physical_optimizer_rule(rule);
-    }
-    builder.build()
+        .with_table_function_list(SessionStateDefaults::default_table_functions())
+        .build()
 }
 
 fn config() -> SessionConfig {
@@ -121,6 +115,8 @@ pub(crate) struct Planning<'a> {
     planners: Vec<Arc<dyn ExprPlanner>>,
     /// Of the parameters; `None` while the statement is only described.
     values: Option<&'a [ScalarValue]>,
+    /// The query is planned with holes, to be kept. Then nothing in its plan may come from this statement alone.
+    opening: Option<&'a Opening<'a>>,
     /// Numbers of the parameters that are arguments of set-returning functions, which the plan does not show.
     arguments: Mutex<BTreeSet<usize>>,
 }
@@ -131,12 +127,20 @@ impl<'a> Planning<'a> {
             LazyLock::new(SessionStateDefaults::default_expr_planners);
         let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators(Arc::clone(&environment)))];
         planners.extend(PLANNERS.iter().cloned());
-        Self { base, environment, relations, planners, values: None, arguments: Mutex::default() }
+        Self { base, environment, relations, planners, values: None, opening: None, arguments: Mutex::default() }
     }
 
     /// For a statement that is to run with these parameters.
     pub(crate) fn with_parameters(mut self, values: &'a [ScalarValue]) -> Self {
         self.values = Some(values);
+        self
+    }
+
+    /// For a query with holes, whose tree has `parameters` placeholders of its own.
+    pub(crate) fn with_holes(mut self, opening: &'a Opening<'a>, parameters: usize) -> Self {
+        self.opening = Some(opening);
+        // It tells the types that the operators look at.
+        self.planners.insert(0, Arc::new(HoleTypes { parameters }));
         self
     }
 
@@ -333,6 +337,9 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        if self.opening.is_some() {
+            return plan_err!("the rows of {name} are made for one statement");
+        }
         if let Some(function) = SetFunction::find(name) {
             let rows = self.set_function(function, args).map_err(external)?;
             return Ok(provider_as_source(rows));
@@ -370,6 +377,17 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if let Some(opening) = self.opening
+            && session::is_known(name)
+        {
+            // What else the session tells would stay in the plan.
+            return Clock::find(name).map(|clock| opening.clock(clock));
+        }
+        if self.opening.is_some() {
+            // One that tells the time of a statement that began long ago.
+            let function = self.base.scalar_functions().get(name);
+            return function.filter(|function| function.signature().volatility != Volatility::Stable).cloned();
+        }
         session::find(name, &self.environment)
             .or_else(|| self.relations.function(name, &self.environment))
             .or_else(|| self.base.scalar_functions().get(name).cloned())

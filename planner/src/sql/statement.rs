@@ -1,12 +1,13 @@
 //! The statements that a session knows. What needs a plan carries sqlparser's tree; everything else is in its final form.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::sql::sqlparser::ast;
 use meridian_pgtypes::copy::CopyOptions;
 use meridian_proto::SqlType;
 use meridian_proto::schema::Column;
 
+use super::cut::Cut;
 use super::tokens::{Cursor, tokenize};
 use crate::error::SqlError;
 
@@ -14,7 +15,7 @@ use crate::error::SqlError;
 #[derive(Clone, Debug)]
 pub enum Statement {
     /// SELECT, VALUES, TABLE, WITH.
-    Query(Arc<ast::Query>),
+    Query(Query),
     Insert(Arc<Insert>),
     CopyFrom(Arc<CopyFrom>),
     CopyTo(Arc<CopyTo>),
@@ -75,6 +76,31 @@ pub enum Statement {
     },
     /// Parsed, and refused when it is its turn.
     Refused(SqlError),
+}
+
+/// A query as it was written, and as sqlparser reads it once somebody asks for that: a plan that is known by its text is
+/// used without.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// `None`: its plan cannot be known by its text.
+    cut: Option<Arc<Cut>>,
+    pub(super) tree: Arc<OnceLock<Arc<ast::Query>>>,
+}
+
+impl Query {
+    /// `text`: of this query alone.
+    pub(crate) fn read(text: &str, tree: Arc<ast::Query>) -> Self {
+        Self { cut: Cut::of(text).map(Arc::new), tree: Arc::new(OnceLock::from(tree)) }
+    }
+
+    /// One that nobody has read. Its shape must be that of a query that was.
+    pub(crate) fn unread(cut: Cut) -> Self {
+        Self { cut: Some(Arc::new(cut)), tree: Arc::default() }
+    }
+
+    pub(crate) fn cut(&self) -> Option<&Arc<Cut>> {
+        self.cut.as_ref()
+    }
 }
 
 /// A table's name as written.

@@ -19,10 +19,14 @@ const COUNTERS: &[Metric] = &[
     ("meridian_sql_rows_received_total", "Rows taken from SQL clients by COPY.", |f| f.rows_received_total),
     ("meridian_sql_sent_bytes_total", "Bytes sent to SQL clients.", |f| f.bytes_sent_total),
     ("meridian_sql_received_bytes_total", "Bytes received from SQL clients.", |f| f.bytes_received_total),
+    ("meridian_plan_cache_hits_total", "Queries that used a kept plan.", |f| f.plan_cache_hits_total),
+    ("meridian_plan_cache_misses_total", "Queries that were planned for want of one.", |f| f.plan_cache_misses_total),
 ];
 
 const GAUGES: &[Metric] = &[
     ("meridian_sql_connections", "SQL connections open.", |f| f.connections_open),
+    ("meridian_plan_cache_plans", "Plans that are kept.", |f| f.plan_cache_plans),
+    ("meridian_plan_cache_bytes", "Memory of kept plans, estimated.", |f| f.plan_cache_bytes),
     ("meridian_catalog_version", "Version of the catalog that this node knows.", |f| f.catalog_version),
     ("meridian_raft_term", "Term of the meta group.", |f| f.raft_term),
     ("meridian_raft_applied_index", "Last entry of the meta group applied here.", |f| f.raft_applied),

@@ -85,10 +85,11 @@ impl Access {
     }
 
     pub fn set_figures(&self, sources: &Sources) {
-        let Some(counters) = self.gateway.as_ref().map(Gateway::counters) else { return };
+        let Some(gateway) = &self.gateway else { return };
+        let (counters, plans) = (gateway.counters(), gateway.plans());
         let member = Arc::clone(&self.member);
         sources.set_access(move |mut figures: Figures| {
-            let (counters, member) = (Arc::clone(&counters), Arc::clone(&member));
+            let (counters, plans, member) = (Arc::clone(&counters), plans.figures(), Arc::clone(&member));
             async move {
                 figures.connections_open = counters.connections_open.get();
                 figures.connections_total = counters.connections.get();
@@ -98,6 +99,10 @@ impl Access {
                 figures.rows_received_total = counters.rows_copied.get();
                 figures.bytes_sent_total = counters.bytes_sent.get();
                 figures.bytes_received_total = counters.bytes_received.get();
+                figures.plan_cache_hits_total = plans.hits;
+                figures.plan_cache_misses_total = plans.misses;
+                figures.plan_cache_plans = plans.templates;
+                figures.plan_cache_bytes = plans.bytes;
                 if let Some(member) = member.read().await.as_ref() {
                     let status = member.status().await;
                     figures.catalog_version = status.catalog_version;

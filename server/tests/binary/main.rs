@@ -17,6 +17,7 @@ mod dialect_values;
 mod disk;
 mod leaves;
 mod membership;
+mod plan_cache;
 mod queries;
 mod refusals;
 mod start;

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
@@ -19,40 +17,40 @@ use crate::exec::remote_scan::RemoteScanExec;
 /// A shard sorts in memory, without spilling: it keeps at most this many rows of a top-N.
 const TOP_ROWS_MAX: usize = 100_000;
 
-#[derive(Debug)]
-pub(crate) struct PushDown;
-
-impl PhysicalOptimizerRule for PushDown {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_up(absorb).data()
-    }
-
-    fn name(&self) -> &'static str {
-        "push_down"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+pub(super) fn push_down(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(absorb).data()
 }
 
 fn absorb(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-    let scan = match plan.children().as_slice() {
-        [child] => child.downcast_ref::<RemoteScanExec>(),
+    let absorbed = match plan.children().as_slice() {
+        [child] => match child.downcast_ref::<RemoteScanExec>() {
+            Some(scan) => absorbed(&plan, scan, ChildrenPropertiesMode::Recompute)?,
+            None => None,
+        },
         _ => None,
     };
-    let Some(scan) = scan.filter(|_| is_wanted(plan.as_ref()) && is_pushable(plan.as_ref())) else {
-        return Ok(Transformed::no(plan));
-    };
-    if let Some(better) = choose_leaf(&plan, scan)? {
-        return Ok(Transformed::yes(better));
+    Ok(absorbed.map_or_else(|| Transformed::no(plan), Transformed::yes))
+}
+
+/// An operator right above a scan as part of the scan's fragment. `None`: it cannot be. `mode`: whether the operator's
+/// properties are to be worked out anew.
+pub(crate) fn absorbed(
+    plan: &Arc<dyn ExecutionPlan>,
+    scan: &RemoteScanExec,
+    mode: ChildrenPropertiesMode,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if !is_wanted(plan.as_ref()) || !is_pushable(plan.as_ref()) {
+        return Ok(None);
     }
-    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    let fragment = Arc::clone(&plan).replace_children(vec![Arc::clone(scan.fragment())], options)?;
+    if let Some(better) = choose_leaf(plan, scan)? {
+        return Ok(Some(better));
+    }
+    let options = ReplaceChildrenOptions::new(mode);
+    let fragment = Arc::clone(plan).replace_children(vec![Arc::clone(scan.fragment())], options)?;
     if check_allowed(&fragment).is_err() {
-        return Ok(Transformed::no(plan));
+        return Ok(None);
     }
-    Ok(Transformed::yes(Arc::new(scan.with_fragment(fragment)?)))
+    Ok(Some(Arc::new(scan.with_fragment(fragment)?)))
 }
 
 /// A whole sort would hold a whole chunk in a shard's memory; a top-N does not.

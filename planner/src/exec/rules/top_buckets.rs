@@ -4,11 +4,9 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
@@ -23,21 +21,9 @@ use crate::exec::remote_scan::RemoteScanExec;
 /// With more buckets than this there is little left to skip.
 const BUCKETS_MAX: usize = 1000;
 
-#[derive(Debug)]
-pub(crate) struct TopBuckets;
-
-impl PhysicalOptimizerRule for TopBuckets {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_up(tell_leaf).data()
-    }
-
-    fn name(&self) -> &'static str {
-        "top_buckets"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
+/// The rule comes after the one that moves operators into fragments.
+pub(crate) fn top_buckets(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(tell_leaf).data()
 }
 
 fn tell_leaf(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {

@@ -114,7 +114,7 @@ fn filters_prune_chunks_and_shards() {
 
 fn explain(bench: &Bench, sql: &str) -> Vec<String> {
     let (_, plan) = bench.plan(sql).unwrap();
-    explain_text(plan.as_ref(), &bench.catalog.view, None)
+    explain_text(plan.as_ref(), &bench.catalog.view, false, None)
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn explain_draws_one_tree_with_the_data_nodes() {
     }
     let (_, plan) = bench.plan(sql).unwrap();
     let json: serde_json::Value =
-        serde_json::from_str(&explain_json(plan.as_ref(), &bench.catalog.view, None)).unwrap();
+        serde_json::from_str(&explain_json(plan.as_ref(), &bench.catalog.view, false, None)).unwrap();
     assert!(json[0]["Plan"]["Node Type"].is_string());
 }
 

@@ -54,6 +54,19 @@ pub(crate) fn to_text(argument: Expr, sql_type: SqlType, format: &Arc<Format>) -
     function(true, sql_type, format, argument)
 }
 
+/// Whether a function reads texts as times: what `now` and `today` mean is another time in each statement.
+pub(crate) fn reads_times(function: &ScalarUDF) -> bool {
+    fn is_time(sql_type: &SqlType) -> bool {
+        match sql_type {
+            SqlType::Timestamptz | SqlType::Timestamp | SqlType::Date | SqlType::Time => true,
+            SqlType::Array(element) => is_time(element),
+            _ => false,
+        }
+    }
+    let convert = function.inner().downcast_ref::<Convert>();
+    convert.is_some_and(|convert| !convert.to_text && is_time(&convert.sql_type))
+}
+
 /// The value of a text constant.
 pub(crate) fn constant(text: &str, sql_type: &SqlType, format: &Format) -> Result<ScalarValue> {
     let array = meridian_pgtypes::from_text(sql_type, text.as_bytes(), format).map_err(external)?;

@@ -44,25 +44,7 @@ enum Kind {
 
 /// The function of that name for a statement, if it is one of these.
 pub(crate) fn find(name: &str, environment: &Arc<Environment>) -> Option<Arc<ScalarUDF>> {
-    let kind = match name {
-        "version" => Kind::Version,
-        "current_database" | "current_catalog" => Kind::Database,
-        "current_user" | "session_user" | "user" | "current_role" => Kind::User,
-        "current_schema" => Kind::Schema,
-        "current_setting" => Kind::Setting,
-        "set_config" => Kind::SetConfig,
-        "pg_backend_pid" => Kind::BackendPid,
-        "pg_typeof" => Kind::TypeOf,
-        "now" | "transaction_timestamp" | "current_timestamp" => Kind::TransactionTime,
-        "statement_timestamp" => Kind::StatementTime,
-        "clock_timestamp" => Kind::ClockTime,
-        "current_date" | "today" => Kind::Date,
-        "localtimestamp" => Kind::LocalTimestamp,
-        "localtime" => Kind::LocalTime,
-        "pg_is_in_recovery" => Kind::InRecovery,
-        "pg_sleep" => Kind::Sleep,
-        _ => return None,
-    };
+    let kind = Kind::find(name)?;
     let function = SessionFunction {
         kind,
         name: name.to_owned(),
@@ -73,6 +55,75 @@ pub(crate) fn find(name: &str, environment: &Arc<Environment>) -> Option<Arc<Sca
         Kind::Sleep => AsyncScalarUDF::new(Arc::new(function)).into_scalar_udf(),
         _ => ScalarUDF::from(function),
     }))
+}
+
+/// Whether a name is that of one of these.
+pub(crate) fn is_known(name: &str) -> bool {
+    Kind::find(name).is_some()
+}
+
+/// One of these that tells the time at which its statement or transaction began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clock(Kind);
+
+impl Clock {
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        Kind::find(name).filter(|kind| kind.is_clock()).map(Self)
+    }
+
+    pub(crate) fn data_type(self) -> DataType {
+        self.0.return_type()
+    }
+
+    /// What it answers in a statement.
+    pub(crate) fn value(self, environment: &Environment) -> ScalarValue {
+        self.0.time(environment)
+    }
+}
+
+impl Kind {
+    fn find(name: &str) -> Option<Self> {
+        Some(match name {
+            "version" => Self::Version,
+            "current_database" | "current_catalog" => Self::Database,
+            "current_user" | "session_user" | "user" | "current_role" => Self::User,
+            "current_schema" => Self::Schema,
+            "current_setting" => Self::Setting,
+            "set_config" => Self::SetConfig,
+            "pg_backend_pid" => Self::BackendPid,
+            "pg_typeof" => Self::TypeOf,
+            "now" | "transaction_timestamp" | "current_timestamp" => Self::TransactionTime,
+            "statement_timestamp" => Self::StatementTime,
+            "clock_timestamp" => Self::ClockTime,
+            "current_date" | "today" => Self::Date,
+            "localtimestamp" => Self::LocalTimestamp,
+            "localtime" => Self::LocalTime,
+            "pg_is_in_recovery" => Self::InRecovery,
+            "pg_sleep" => Self::Sleep,
+            _ => return None,
+        })
+    }
+
+    fn is_clock(self) -> bool {
+        matches!(
+            self,
+            Self::TransactionTime | Self::StatementTime | Self::Date | Self::LocalTimestamp | Self::LocalTime
+        )
+    }
+
+    /// What a clock shows; NULL of any other function.
+    fn time(self, environment: &Environment) -> ScalarValue {
+        let time = |us: i64| ScalarValue::TimestampMicrosecond(Some(us), Some(Arc::from("UTC")));
+        let local_us = || environment.format.time_zone.to_local_us(environment.transaction_us);
+        match self {
+            Self::TransactionTime => time(environment.transaction_us),
+            Self::StatementTime => time(environment.statement_us),
+            Self::Date => ScalarValue::Date32(i32::try_from(local_us().div_euclid(US_PER_DAY)).ok()),
+            Self::LocalTimestamp => ScalarValue::TimestampMicrosecond(Some(local_us()), None),
+            Self::LocalTime => ScalarValue::Time64Microsecond(Some(local_us().rem_euclid(US_PER_DAY))),
+            _ => ScalarValue::Null,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -171,8 +222,8 @@ impl ScalarUDFImpl for SessionFunction {
         let environment = &self.environment;
         let text = |text: String| ScalarValue::Utf8(Some(text));
         let time = |us: i64| ScalarValue::TimestampMicrosecond(Some(us), Some(Arc::from("UTC")));
-        let local_us = environment.format.time_zone.to_local_us(environment.transaction_us);
         let value = match self.kind {
+            kind if kind.is_clock() => kind.time(environment),
             Kind::Version => text(version()),
             Kind::Database => text(environment.database.clone()),
             Kind::User => text(environment.user.clone()),
@@ -191,14 +242,10 @@ impl ScalarUDFImpl for SessionFunction {
                 });
                 ScalarValue::Utf8(Some(name.unwrap_or_else(|| "unknown".to_owned())))
             }
-            Kind::TransactionTime => time(environment.transaction_us),
-            Kind::StatementTime => time(environment.statement_us),
             Kind::ClockTime => time(clock_us()),
-            Kind::Date => ScalarValue::Date32(i32::try_from(local_us.div_euclid(US_PER_DAY)).ok()),
-            Kind::LocalTimestamp => ScalarValue::TimestampMicrosecond(Some(local_us), None),
-            Kind::LocalTime => ScalarValue::Time64Microsecond(Some(local_us.rem_euclid(US_PER_DAY))),
             Kind::InRecovery => ScalarValue::Boolean(Some(false)),
             Kind::Sleep => return internal_err!("pg_sleep runs asynchronously"),
+            _ => return internal_err!("{} has no value", self.name),
         };
         Ok(ColumnarValue::Scalar(value))
     }
