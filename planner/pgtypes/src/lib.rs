@@ -23,6 +23,9 @@ pub mod encoder;
 
 pub mod copy;
 
+#[doc(hidden)]
+pub mod arbitrary;
+
 pub use arrow::datatypes::IntervalMonthDayNano;
 pub use builder::{ColumnBuilder, from_binary, from_text};
 pub use datetime::parse_interval;
