@@ -17,6 +17,8 @@ use crate::plan_cache::PlanCache;
 
 /// Clients served at the same time, unless configured otherwise.
 pub const CONNECTIONS_MAX: usize = 1000;
+/// Memory for long messages of all clients, unless configured otherwise: 12 batches of 10 MB from bulk loaders at a time.
+pub const MESSAGE_BYTES_MAX: usize = 128 << 20;
 /// How long running statements may go on after a shutdown began, unless configured otherwise.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
@@ -25,13 +27,21 @@ pub struct GatewayOptions {
     pub sql_listener: TcpListener,
     pub context: Arc<GatewayContext>,
     pub connections_max: usize,
+    /// What messages of all clients may take together beyond the share that each connection has.
+    pub message_bytes_max: usize,
     pub drain: Duration,
 }
 
 impl GatewayOptions {
     #[must_use]
     pub fn new(sql_listener: TcpListener, context: Arc<GatewayContext>) -> Self {
-        Self { sql_listener, context, connections_max: CONNECTIONS_MAX, drain: DRAIN }
+        Self {
+            sql_listener,
+            context,
+            connections_max: CONNECTIONS_MAX,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            drain: DRAIN,
+        }
     }
 }
 
@@ -48,9 +58,10 @@ pub struct Gateway {
 pub fn start(options: GatewayOptions) -> Gateway {
     let counters = Arc::new(Counters::default());
     let closing = CancellationToken::new();
-    let plans = Arc::clone(&options.context.plans);
-    let door = pg::Door::new(options.context, Arc::clone(&counters), options.connections_max, closing.clone());
-    let accepting = tokio::spawn(pg::accept(Arc::new(door), options.sql_listener, options.drain));
+    let GatewayOptions { sql_listener, context, connections_max, message_bytes_max, drain } = options;
+    let plans = Arc::clone(&context.plans);
+    let door = pg::Door::new(context, Arc::clone(&counters), connections_max, message_bytes_max, closing.clone());
+    let accepting = tokio::spawn(pg::accept(Arc::new(door), sql_listener, drain));
     Gateway { counters, plans, closing, accepting: Some(accepting) }
 }
 

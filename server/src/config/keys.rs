@@ -59,6 +59,12 @@ pub const KEYS: &[Key] = &[
         default: "0",
         meaning: "memory for running statements of an access node; 0: a quarter of the machine's",
     },
+    Key {
+        name: "sql.message_memory",
+        form: Form::Bytes,
+        default: "128MiB",
+        meaning: "memory for long messages of all SQL clients; a message that it cannot hold is refused",
+    },
     Key { name: "cluster.listen", form: Form::Address, default: "127.0.0.1:5435", meaning: "node to node" },
     Key {
         name: "cluster.advertise",

@@ -16,6 +16,7 @@ pub struct Config {
     /// `None`: what `sql_listen` turned out to be.
     pub sql_advertise: Option<String>,
     pub sql_memory_bytes: usize,
+    pub message_bytes_max: usize,
     pub cluster_listen: String,
     pub cluster_advertise: Option<String>,
     pub join: Vec<String>,
@@ -66,6 +67,7 @@ impl Config {
             sql_listen: settings.text("sql.listen"),
             sql_advertise: Some(settings.text("sql.advertise")).filter(|address| !address.is_empty()),
             sql_memory_bytes: sql_memory(settings)?,
+            message_bytes_max: number(settings, "sql.message_memory")?,
             cluster_listen: settings.text("cluster.listen"),
             cluster_advertise: Some(settings.text("cluster.advertise")).filter(|address| !address.is_empty()),
             join: settings.list("cluster.join"),

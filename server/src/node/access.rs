@@ -80,7 +80,9 @@ impl Access {
             .map_err(|error| Failure::failed(format!("could not start the gateway: {error}")))?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::failed(format!("could not listen for SQL: {error}")))?;
-        self.gateway = Some(gateway::start(GatewayOptions::new(listener, context)));
+        let message_bytes_max = config.message_bytes_max;
+        self.gateway =
+            Some(gateway::start(GatewayOptions { message_bytes_max, ..GatewayOptions::new(listener, context) }));
         Ok(())
     }
 

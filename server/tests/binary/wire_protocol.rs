@@ -424,6 +424,101 @@ fn cut_messages_are_a_client_that_left(address: SocketAddr) {
     }
 }
 
+const MIB: usize = 1 << 20;
+
+/// A node whose clients' messages may take 8 MiB together.
+fn frugal_node() -> Node {
+    Node::start_with(&["--set", "sql.message_memory=8MiB"])
+}
+
+/// A query of a little more than `bytes` bytes, most of them a comment.
+fn long_query(sql: &str, bytes: usize) -> Vec<u8> {
+    query(&format!("{sql} --{}", "x".repeat(bytes)))
+}
+
+fn resident_bytes(node: &Node) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process_id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("resident memory");
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn long_messages_that_never_end_are_not_held() {
+    let node = frugal_node();
+    let address = address_of(&node);
+    let mut witness = Client::connect(address);
+    assert_eq!(witness.value("SELECT 1"), "1");
+    let before = resident_bytes(&node);
+    // Each could be held alone, all of them could not; none is whole.
+    let message = long_query("SELECT 2", 7 * MIB);
+    let clients: Vec<_> = (0..20).map(|_| Client::connect(address)).collect();
+    let send = |client: &Client| {
+        let (mut stream, beginning) = (client.stream.try_clone().unwrap(), message[..message.len() - 1].to_vec());
+        std::thread::spawn(move || stream.write_all(&beginning))
+    };
+    let senders: Vec<_> = clients.iter().map(send).collect();
+    let mut peak = 0;
+    while senders.iter().any(|sender| !sender.is_finished()) {
+        assert_eq!(witness.value("SELECT 3"), "3", "short messages are served meanwhile");
+        peak = peak.max(resident_bytes(&node));
+    }
+    assert!(peak < before + 48 * MIB, "from {} to {} MiB", before / MIB, peak / MIB);
+    drop(clients);
+    witness.send(&message);
+    assert_eq!(kinds(&witness.until_ready()), "TDCZ", "what was held is free again");
+    node.assert_no_panic();
+}
+
+#[test]
+fn long_messages_wait_for_one_another() {
+    let node = frugal_node();
+    let address = address_of(&node);
+    let (mut first, mut second) = (Client::connect(address), Client::connect(address));
+    let message = long_query("SELECT 1", 7 * MIB);
+    let (beginning, rest) = message.split_at(message.len() / 2);
+    first.send(beginning);
+    let mut stream = second.stream.try_clone().unwrap();
+    let whole = message.clone();
+    let sender = std::thread::spawn(move || stream.write_all(&whole));
+    first.send(rest);
+    assert_eq!(kinds(&first.until_ready()), "TDCZ");
+    assert_eq!(kinds(&second.until_ready()), "TDCZ");
+    sender.join().unwrap().unwrap();
+    // One that stalls gives way, and its client may go on.
+    first.send(beginning);
+    second.send(&message);
+    assert_eq!(kinds(&second.until_ready()), "TDCZ");
+    assert_eq!(sqlstates(&first.until_ready()), ["53200"]);
+    first.send(rest);
+    assert_eq!(first.value("SELECT 2"), "2");
+}
+
+#[test]
+fn a_message_longer_than_all_memory_for_messages_is_refused_at_its_head() {
+    let node = frugal_node();
+    let address = address_of(&node);
+    for (kind, answers) in [(b'Q', "EZ"), (b'P', "E"), (b'B', "E")] {
+        let mut client = Client::connect(address);
+        client.send(&[&[kind][..], &0x3fff_0000_u32.to_be_bytes()].concat());
+        for answer in answers.chars() {
+            let message = client.read();
+            assert_eq!(message.kind, answer);
+            assert!(answer == 'Z' || message.field(b'C').as_deref() == Some("53200"), "{message:?}");
+        }
+    }
+    let mut client = Client::connect(address);
+    client.run("CREATE TABLE wide (v text)");
+    client.send(&query("COPY wide FROM STDIN"));
+    assert_eq!(client.read().kind, 'G');
+    let piece = copy_data(&"x".repeat(MIB));
+    for _ in 0..40 {
+        client.send(&piece);
+    }
+    client.send(&copy_done());
+    assert_eq!(sqlstates(&client.until_ready()), ["53200"], "a row of 40 MiB");
+    assert_eq!(client.value("SELECT count(*) FROM wide"), "0");
+}
+
 #[test]
 fn simple_queries() {
     let node = Node::start();

@@ -13,6 +13,9 @@ use crate::error::{BAD_COPY_FILE, ValueError};
 use crate::format::Format;
 use crate::types::string;
 
+/// Room for the data of a slice and of the row before it, usually.
+const REST_BYTES: usize = 1 << 20;
+
 /// Reads COPY data that arrives in slices cut anywhere. Rows are converted as soon as they are whole.
 pub struct CopyDecoder {
     reader: Reader,
@@ -62,6 +65,12 @@ impl CopyDecoder {
                 None
             }
         }
+    }
+
+    /// Bytes held of rows that are not whole or not taken yet.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.rest.capacity() + self.rows.held_bytes()
     }
 
     /// Rows read so far, taken or not.
@@ -114,6 +123,10 @@ impl CopyDecoder {
             }
         }
         self.rest.drain(..done);
+        // After a row of extraordinary length.
+        if self.rest.len() <= REST_BYTES && self.rest.capacity() > 4 * REST_BYTES {
+            self.rest.shrink_to(REST_BYTES);
+        }
         Ok(())
     }
 }

@@ -14,9 +14,9 @@ use crate::format::Format;
 
 /// Rows of a batch, if their data is short.
 pub(super) const BATCH_ROWS_MAX: usize = 65_536;
-/// Bytes of data of a batch. Far below what the `i32` offsets of an array can tell apart: one row is at most
-/// [`ROW_BYTES_MAX`].
-const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Bytes of data of a batch: 8192 rows of 512 bytes. Far below what the `i32` offsets of an array can tell apart: one row
+/// is at most [`ROW_BYTES_MAX`].
+const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one row: a row is kept whole until its end has come.
 pub(super) const ROW_BYTES_MAX: usize = 1 << 30;
 /// Rows that the first batch makes room for.
@@ -68,6 +68,11 @@ impl Rows {
 
     pub(super) fn set_rows_max(&mut self, rows_max: usize) {
         self.rows_max = rows_max.max(1);
+    }
+
+    /// Bytes of data of rows that were not taken yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.byte_count + self.finished.iter().map(RecordBatch::get_array_memory_size).sum::<usize>()
     }
 
     pub(super) fn total(&self) -> u64 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Held;
 use super::cancel::{Registered, Running};
 use super::extended::{Portal, Saved};
 use super::failure::{Ended, Failure, shutting_down};
@@ -28,6 +29,8 @@ pub struct Connection<'a> {
     /// Named statements with an empty text, which the session does not know.
     pub(super) empty: HashSet<String>,
     pub(super) portals: HashMap<String, Portal>,
+    /// Memory of statements with long texts, by their names.
+    pub(super) kept: HashMap<String, Held>,
     /// After an error of the extended protocol.
     pub(super) skip_until_sync: bool,
     /// An implicit transaction of pipelined statements is open; Sync ends it.
@@ -51,6 +54,7 @@ pub async fn serve(door: &Arc<Door>, wire: &mut Wire, peer: SocketAddr) -> Resul
         declared: HashMap::new(),
         empty: HashSet::new(),
         portals: HashMap::new(),
+        kept: HashMap::new(),
         skip_until_sync: false,
         implicit: false,
     };
@@ -90,7 +94,7 @@ impl Connection<'_> {
                 () = self.door.closing.cancelled() => return Ended::Fatal(shutting_down()),
             };
             let served = match frame {
-                Ok(frame) => self.serve_frame(&frame).await,
+                Ok(frame) => self.serve_frame(frame).await,
                 Err(ended) => return ended,
             };
             match served {
@@ -100,14 +104,14 @@ impl Connection<'_> {
         }
     }
 
-    async fn serve_frame(&mut self, frame: &Frame) -> Result<(), Ended> {
+    async fn serve_frame(&mut self, frame: Frame) -> Result<(), Ended> {
         // PostgreSQL does not look into what it skips, either.
         if self.skip_until_sync && !matches!(frame.kind, b'S' | b'X') {
             return Ok(());
         }
         let is_extended = matches!(frame.kind, b'P' | b'B' | b'D' | b'E' | b'C' | b'H');
         let served = match frame.request() {
-            Ok(request) => self.serve_request(request).await,
+            Ok(request) => self.serve_request(request, frame.held).await,
             Err(error) => Err(Failure::Error(error)),
         };
         match served {
@@ -125,11 +129,12 @@ impl Connection<'_> {
         }
     }
 
-    async fn serve_request(&mut self, request: Request) -> Result<(), Failure> {
+    /// `held`: what the request's message takes of the gateway's memory.
+    async fn serve_request(&mut self, request: Request, held: Held) -> Result<(), Failure> {
         match request {
             Request::Query(sql) => self.query(&sql).await,
-            Request::Parse { name, sql, oids } => self.parse(name, &sql, oids).await,
-            Request::Bind(bind) => self.bind(bind),
+            Request::Parse { name, sql, oids } => self.parse(name, &sql, oids, held).await,
+            Request::Bind(bind) => self.bind(bind, held),
             Request::Describe(target) => self.describe(&target),
             Request::Close(target) => self.close_target(&target),
             Request::Execute { portal, rows_max } => self.execute(&portal, rows_max).await,
@@ -160,12 +165,19 @@ impl Connection<'_> {
         for (name, value) in self.session.take_changed_parameters() {
             backend::parameter_status(self.wire.output(), &name, &value);
         }
+        self.release_dropped();
         let status = self.session.transaction_status();
         if status == TransactionStatus::Idle {
             // A portal does not outlive its transaction.
             self.portals.clear();
         }
         backend::ready_for_query(self.wire.output(), status);
+    }
+
+    /// Gives back the memory of statements that are gone, whichever way they went.
+    fn release_dropped(&mut self) {
+        let Self { kept, session, unnamed, .. } = self;
+        kept.retain(|name, _| if name.is_empty() { unnamed.is_some() } else { session.find_prepared(name).is_ok() });
     }
 
     pub(super) fn tell_notices(&mut self) {

@@ -7,12 +7,15 @@
 //! The first and the last share the connection's task. After an error the rest of the client's data is skipped as any
 //! message out of place is: by [`Wire::next_frame`].
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use bytes::{Bytes, BytesMut};
 use meridian_pgtypes::copy::{CopyDecoder, CopyError, CopyFormat};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 use super::backend;
+use super::budget::{Budget, Held};
 use super::cancel::Running;
 use super::connection::Connection;
 use super::failure::{Ended, Failure};
@@ -27,8 +30,11 @@ const BLOCK_BYTES_MAX: usize = 256 << 10;
 const BLOCKS_MAX: usize = 4;
 /// Batches that wait for the session, beside the one it writes: one ready is enough to keep it busy.
 const BATCHES_MAX: usize = 2;
-/// Rows of a batch, the last one excepted. Each batch is a write per chunk that it touches.
+/// Rows of a batch, the last one and those of long rows excepted. Each batch is a write per chunk that it touches.
 const BATCH_ROWS_MIN: usize = 8192;
+/// What the decoder of a COPY holds without asking: a batch of long rows. Beyond it lie single rows, which are bounded
+/// by the budget of messages.
+const DECODER_SHARE_BYTES: usize = 8 << 20;
 
 /// Receives a COPY to its end; returns its tag.
 pub async fn receive(connection: &mut Connection<'_>, running: &Running, copy: CopyIn) -> Result<String, Failure> {
@@ -36,7 +42,7 @@ pub async fn receive(connection: &mut Connection<'_>, running: &Running, copy: C
     let is_binary = copy.options.format == CopyFormat::Binary;
     backend::copy_in_response(wire.output(), is_binary, copy.columns.len());
     let transferred = match wire.flush().await {
-        Ok(()) => transfer(wire, session, running, copy).await,
+        Ok(()) => transfer(wire, session, running, copy, Arc::clone(&door.budget)).await,
         Err(error) => Err(error.into()),
     };
     if let Err(failure) = transferred {
@@ -56,13 +62,19 @@ fn reason(failure: &Failure) -> String {
     }
 }
 
-async fn transfer(wire: &mut Wire, session: &mut Session, running: &Running, copy: CopyIn) -> Result<(), Failure> {
+async fn transfer(
+    wire: &mut Wire,
+    session: &mut Session,
+    running: &Running,
+    copy: CopyIn,
+    budget: Arc<Budget>,
+) -> Result<(), Failure> {
     let (block_sender, blocks) = mpsc::channel(BLOCKS_MAX);
     let (batch_sender, batches) = mpsc::channel(BATCHES_MAX);
     let decoder = CopyDecoder::new(copy.options, &copy.columns, session.format());
-    tokio::spawn(decode(decoder, blocks, batch_sender));
+    tokio::spawn(decode(decoder, copy.table, budget, blocks, batch_sender));
 
-    let mut stored = std::pin::pin!(store(session, batches, &copy.table));
+    let mut stored = std::pin::pin!(store(session, batches));
     tokio::select! {
         biased;
         () = running.stopped() => return Err(running.explain(SqlError::new("57014", "canceling statement"))),
@@ -126,26 +138,43 @@ async fn send(blocks: &Sender<Bytes>, block: Bytes) {
 }
 
 enum Decoded {
-    Batch(RecordBatch),
+    /// With what it takes of the gateway's memory.
+    Batch(RecordBatch, Held),
     End,
 }
 
-async fn decode(mut decoder: CopyDecoder, mut blocks: Receiver<Bytes>, batches: Sender<Result<Decoded, CopyError>>) {
+/// `table`: its name, for the errors of its rows.
+async fn decode(
+    mut decoder: CopyDecoder,
+    table: String,
+    budget: Arc<Budget>,
+    mut blocks: Receiver<Bytes>,
+    batches: Sender<Result<Decoded, SqlError>>,
+) {
+    let mut held = Held::default();
     while let Some(block) = blocks.recv().await {
-        if let Err(error) = decoder.push(&block) {
+        let pushed = match decoder.push(&block) {
+            Ok(()) => budget.cover(&mut held, decoder.held_bytes().saturating_sub(DECODER_SHARE_BYTES)).await,
+            Err(error) => Err(refused(error, &table)),
+        };
+        if let Err(error) = pushed {
             // Nobody listens once the statement ended.
             let _ = batches.send(Err(error)).await;
             return;
         }
         while let Some(batch) = decoder.take_batch(BATCH_ROWS_MIN) {
-            if batches.send(Ok(Decoded::Batch(batch))).await.is_err() {
+            if batches.send(Ok(Decoded::Batch(batch, std::mem::take(&mut held)))).await.is_err() {
                 return;
             }
         }
     }
     loop {
-        let last = decoder.finish().map(|batch| batch.map_or(Decoded::End, Decoded::Batch));
-        let is_end = !matches!(last, Ok(Decoded::Batch(_)));
+        let last = decoder.finish().map(|batch| match batch {
+            Some(batch) => Decoded::Batch(batch, std::mem::take(&mut held)),
+            None => Decoded::End,
+        });
+        let last = last.map_err(|error| refused(error, &table));
+        let is_end = !matches!(last, Ok(Decoded::Batch(..)));
         if batches.send(last).await.is_err() || is_end {
             return;
         }
@@ -153,16 +182,11 @@ async fn decode(mut decoder: CopyDecoder, mut blocks: Receiver<Bytes>, batches: 
 }
 
 /// Writes batches until the decoder's end.
-async fn store(
-    session: &mut Session,
-    mut batches: Receiver<Result<Decoded, CopyError>>,
-    table: &str,
-) -> Result<(), SqlError> {
+async fn store(session: &mut Session, mut batches: Receiver<Result<Decoded, SqlError>>) -> Result<(), SqlError> {
     while let Some(decoded) = batches.recv().await {
-        match decoded {
-            Ok(Decoded::Batch(batch)) => session.copy_batch(batch).await?,
-            Ok(Decoded::End) => return Ok(()),
-            Err(error) => return Err(refused(error, table)),
+        match decoded? {
+            Decoded::Batch(batch, _held) => session.copy_batch(batch).await?,
+            Decoded::End => return Ok(()),
         }
     }
     Err(decoder_lost())
@@ -185,12 +209,13 @@ mod tests {
 
     use super::*;
 
-    async fn decoded(data: &'static [u8], slice_bytes: usize) -> Result<usize, CopyError> {
+    async fn decoded(data: &'static [u8], slice_bytes: usize) -> Result<usize, SqlError> {
         let columns = [("a".to_owned(), SqlType::Int4), ("b".to_owned(), SqlType::Text)];
         let decoder = CopyDecoder::new(CopyOptions::of_format(CopyFormat::Csv), &columns, Format::default());
         let (block_sender, blocks) = mpsc::channel(BLOCKS_MAX);
         let (batch_sender, mut batches) = mpsc::channel(BATCHES_MAX);
-        tokio::spawn(decode(decoder, blocks, batch_sender));
+        let budget = Arc::new(Budget::new(0));
+        tokio::spawn(decode(decoder, "t".to_owned(), budget, blocks, batch_sender));
         tokio::spawn(async move {
             for slice in data.chunks(slice_bytes) {
                 send(&block_sender, Bytes::from_static(slice)).await;
@@ -199,7 +224,7 @@ mod tests {
         let mut rows = 0;
         loop {
             match batches.recv().await.expect("the decoder tells its end")? {
-                Decoded::Batch(batch) => rows += batch.num_rows(),
+                Decoded::Batch(batch, _) => rows += batch.num_rows(),
                 Decoded::End => return Ok(rows),
             }
         }
@@ -216,7 +241,6 @@ mod tests {
     #[tokio::test]
     async fn a_bad_row_is_told_with_its_place() {
         let error = decoded(b"1,x\nq,y\n", 3).await.unwrap_err();
-        let error = refused(error, "t");
         assert_eq!(error.sqlstate, "22P02");
         assert_eq!(error.context.as_deref(), Some("COPY t, line 2, column a: \"q\""));
     }

@@ -9,6 +9,7 @@ use datafusion::common::ScalarValue;
 use tokio_util::sync::CancellationToken;
 
 use super::backend;
+use super::budget::Held;
 use super::cancel::Running;
 use super::connection::Connection;
 use super::failure::{Failure, violation};
@@ -36,6 +37,8 @@ pub struct Portal {
     formats: Vec<i16>,
     token: CancellationToken,
     state: PortalState,
+    /// Of its parameters.
+    _held: Held,
 }
 
 enum PortalState {
@@ -48,7 +51,7 @@ enum PortalState {
 }
 
 impl Connection<'_> {
-    pub(super) async fn parse(&mut self, name: String, sql: &str, oids: Vec<u32>) -> Result<(), Failure> {
+    pub(super) async fn parse(&mut self, name: String, sql: &str, oids: Vec<u32>, held: Held) -> Result<(), Failure> {
         if name.is_empty() {
             self.unnamed = None;
         } else if self.empty.contains(&name) || self.session.find_prepared(&name).is_ok() {
@@ -67,9 +70,18 @@ impl Connection<'_> {
                 Some(running.guard(self.wire, self.session.prepare(statement, &known)).await?)
             }
         };
+        self.keep(&name, held);
         self.save(name, Saved { prepared, oids })?;
         backend::parse_complete(self.wire.output());
         Ok(())
+    }
+
+    fn keep(&mut self, name: &str, held: Held) {
+        if held.is_empty() {
+            self.kept.remove(name);
+        } else {
+            self.kept.insert(name.to_owned(), held);
+        }
     }
 
     fn save(&mut self, name: String, saved: Saved) -> Result<(), SqlError> {
@@ -101,7 +113,7 @@ impl Connection<'_> {
         Ok(Saved { prepared: Some(prepared), oids: self.declared.get(name).cloned().unwrap_or_default() })
     }
 
-    pub(super) fn bind(&mut self, bind: Bind) -> Result<(), Failure> {
+    pub(super) fn bind(&mut self, bind: Bind, held: Held) -> Result<(), Failure> {
         let saved = self.find(&bind.statement)?;
         if !bind.portal.is_empty() && self.portals.contains_key(&bind.portal) {
             return Err(SqlError::new("42P03", format!("cursor \"{}\" already exists", bind.portal)).into());
@@ -115,6 +127,7 @@ impl Connection<'_> {
             formats: bind.result_formats,
             token: CancellationToken::new(),
             state: PortalState::Bound(values),
+            _held: held,
         };
         self.portals.insert(bind.portal, portal);
         backend::bind_complete(self.wire.output());

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::budget::Held;
 use super::failure::violation;
 use crate::error::SqlError;
 
@@ -48,11 +49,15 @@ impl Head {
     }
 }
 
-/// A whole message, its body not yet read.
+/// A message, its body not yet read.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
     pub body: Bytes,
+    /// Why there is no body: nobody could hold it.
+    pub refusal: Option<SqlError>,
+    /// What it takes of the gateway's memory.
+    pub held: Held,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +103,9 @@ pub enum Target {
 
 impl Frame {
     pub fn request(&self) -> Result<Request, SqlError> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
         let mut body = Body { frame: &self.body, rest: &self.body };
         let request = match self.kind {
             b'Q' => Request::Query(body.text()?),
@@ -225,7 +233,7 @@ mod tests {
     use super::*;
 
     fn request(kind: u8, body: &'static [u8]) -> Result<Request, SqlError> {
-        Frame { kind, body: Bytes::from_static(body) }.request()
+        Frame { kind, body: Bytes::from_static(body), refusal: None, held: Held::default() }.request()
     }
 
     fn refused(kind: u8, body: &'static [u8]) -> (String, String) {

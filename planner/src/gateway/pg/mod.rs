@@ -4,11 +4,12 @@
 //! recovery after errors all need the socket and the session in one hand. One task per connection; it ends alone when
 //! its client breaks the protocol.
 //!
-//! Modules in order: messages in ([`frontend`]), messages out ([`backend`]), the buffered socket ([`wire`]), statements
-//! that can be stopped ([`cancel`]), start-up, values and rows, COPY, and the loop ([`connection`]) with its two dialects,
-//! simple and extended queries.
+//! Modules in order: memory for messages ([`budget`]), messages in ([`frontend`]), messages out ([`backend`]), the
+//! buffered socket ([`wire`]), statements that can be stopped ([`cancel`]), start-up, values and rows, COPY, and the loop
+//! ([`connection`]) with its two dialects, simple and extended queries.
 
 mod backend;
+mod budget;
 mod cancel;
 mod connection;
 mod copy_in;
@@ -34,6 +35,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use self::budget::Budget;
 use self::cancel::{Cause, Registry};
 use self::failure::Ended;
 use self::wire::Wire;
@@ -54,6 +56,7 @@ pub struct Door {
     counters: Arc<Counters>,
     registry: Registry,
     connections_max: usize,
+    budget: Arc<Budget>,
     closing: CancellationToken,
 }
 
@@ -62,10 +65,12 @@ impl Door {
         context: Arc<GatewayContext>,
         counters: Arc<Counters>,
         connections_max: usize,
+        message_bytes_max: usize,
         closing: CancellationToken,
     ) -> Self {
         let registry = Registry::new(context.node);
-        Self { context, counters, registry, connections_max, closing }
+        let budget = Arc::new(Budget::new(message_bytes_max));
+        Self { context, counters, registry, connections_max, budget, closing }
     }
 }
 
@@ -126,7 +131,7 @@ async fn serve(door: Arc<Door>, stream: TcpStream, peer: SocketAddr, crowded: bo
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, error = %error, "could not set TCP_NODELAY");
     }
-    let mut wire = Wire::new(stream, Arc::clone(&door.counters));
+    let mut wire = Wire::new(stream, Arc::clone(&door.counters), Arc::clone(&door.budget));
     let served = AssertUnwindSafe(async {
         if crowded { Err(Ended::Fatal(startup::too_many())) } else { connection::serve(&door, &mut wire, peer).await }
     });

@@ -3,18 +3,22 @@
 
 use std::future;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
 
+use super::budget::{Budget, Held, SHARE_BYTES, STALL_MAX};
 use super::failure::{Ended, violation};
 use super::frontend::{Frame, HEAD_BYTES, Head};
+use crate::error::SqlError;
 use crate::gateway::counters::Counters;
 
-/// Room that a read finds at least.
+/// Longest read.
 const READ_BYTES: usize = 64 << 10;
 /// The same while COPY data arrives. 70 MB/s of CSV are 280 reads of this size a second.
 pub const COPY_READ_BYTES: usize = 256 << 10;
@@ -23,15 +27,19 @@ const IDLE_BYTES: usize = 8 << 10;
 /// Output that is sent before more is made: a slow client slows its statement down.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Requests that are read ahead while a statement runs. What comes after waits in the kernel.
-const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+const READ_AHEAD_BYTES_MAX: usize = SHARE_BYTES;
 
 pub struct Wire {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
     input: BytesMut,
     output: BytesMut,
-    /// Bytes of a CopyData message that were not yet taken from `input` (or not yet read).
-    copy_rest: usize,
+    /// Bytes of a message that were not yet taken from `input` (or not yet read), and that nobody waits for as a whole:
+    /// CopyData, or a message that is passed over.
+    rest: usize,
+    budget: Arc<Budget>,
+    /// What the message that arrives takes of the budget.
+    held: Held,
     /// The client closed its side, or the socket failed.
     closed: bool,
     counters: Arc<Counters>,
@@ -51,14 +59,16 @@ pub enum CopyStep {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream, counters: Arc<Counters>) -> Self {
+    pub fn new(stream: TcpStream, counters: Arc<Counters>, budget: Arc<Budget>) -> Self {
         let (reader, writer) = stream.into_split();
         Self {
             reader,
             writer,
             input: BytesMut::with_capacity(IDLE_BYTES),
             output: BytesMut::with_capacity(IDLE_BYTES),
-            copy_rest: 0,
+            rest: 0,
+            budget,
+            held: Held::default(),
             closed: false,
             counters,
         }
@@ -77,16 +87,17 @@ impl Wire {
     /// What was answered is sent before it waits. `Closed` at the end of the stream.
     pub async fn next_frame(&mut self) -> Result<Frame, Ended> {
         loop {
-            self.skip_copy();
+            self.skip_rest();
+            // While there is a rest, the input is empty.
             match Head::peek(&self.input).map_err(Ended::Fatal)? {
-                Some(head) if self.copy_rest == 0 && head.kind == b'd' => {
-                    self.input.advance(HEAD_BYTES);
-                    self.copy_rest = head.body_bytes;
+                Some(head) if head.kind == b'd' => self.pass_over(head),
+                Some(head) if self.input.len() >= head.message_bytes() => return Ok(self.cut(head)),
+                Some(head) => {
+                    if let Some(refusal) = self.fill_message(head).await? {
+                        return Ok(self.refuse(head, refusal));
+                    }
                 }
-                Some(head) if self.copy_rest == 0 && self.input.len() >= head.message_bytes() => {
-                    return Ok(self.cut(head));
-                }
-                _ => {
+                None => {
                     self.flush().await?;
                     self.release_memory();
                     self.fill_or_close(READ_BYTES).await?;
@@ -95,9 +106,45 @@ impl Wire {
         }
     }
 
+    /// Reads more of a message that is not whole. Answers why it cannot be held, if so.
+    async fn fill_message(&mut self, head: Head) -> Result<Option<SqlError>, Ended> {
+        self.flush().await?;
+        if let Err(refusal) = self.hold(head).await {
+            return Ok(Some(refusal));
+        }
+        let length_next = head.message_bytes().min(self.input.len() + READ_BYTES);
+        loop {
+            match timeout(STALL_MAX, self.fill_upto(length_next)).await {
+                Ok(filled) => return filled.map(|()| None),
+                Err(_) if !self.held.is_empty() && self.budget.is_awaited() => return Ok(Some(self.budget.used_up())),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Takes memory for the message once more than the connection's share of it has come: what is only announced holds
+    /// nothing. All of it at once: messages that held a part each would wait for one another for ever.
+    async fn hold(&mut self, head: Head) -> Result<(), SqlError> {
+        self.budget.check(head.message_bytes())?;
+        if self.input.len() < SHARE_BYTES {
+            return Ok(());
+        }
+        self.budget.cover(&mut self.held, head.message_bytes() - SHARE_BYTES).await?;
+        // Else the buffer is copied, and twice as long, again and again as it grows.
+        self.input.reserve(head.message_bytes() - self.input.len() + READ_BYTES);
+        Ok(())
+    }
+
+    async fn fill_upto(&mut self, length: usize) -> Result<(), Ended> {
+        while self.input.len() < length {
+            self.fill_or_close(READ_BYTES).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the next message arrived and is a Sync.
     pub fn next_is_sync(&self) -> bool {
-        self.copy_rest == 0 && self.input.first() == Some(&b'S')
+        self.rest == 0 && self.input.first() == Some(&b'S')
     }
 
     /// `count` bytes of the start-up phase, whose packets have no kind byte.
@@ -117,13 +164,26 @@ impl Wire {
     fn cut(&mut self, head: Head) -> Frame {
         let mut message = self.input.split_to(head.message_bytes());
         message.advance(HEAD_BYTES);
-        Frame { kind: head.kind, body: message.freeze() }
+        Frame { kind: head.kind, body: message.freeze(), refusal: None, held: mem::take(&mut self.held) }
     }
 
-    fn skip_copy(&mut self) {
-        let skipped = self.copy_rest.min(self.input.len());
+    /// A message that is not held: its bytes are passed over as they come.
+    fn refuse(&mut self, head: Head, refusal: SqlError) -> Frame {
+        self.pass_over(head);
+        self.skip_rest();
+        self.held = Held::default();
+        Frame { kind: head.kind, body: Bytes::new(), refusal: Some(refusal), held: Held::default() }
+    }
+
+    fn pass_over(&mut self, head: Head) {
+        self.input.advance(HEAD_BYTES);
+        self.rest = head.body_bytes;
+    }
+
+    fn skip_rest(&mut self) {
+        let skipped = self.rest.min(self.input.len());
         self.input.advance(skipped);
-        self.copy_rest -= skipped;
+        self.rest -= skipped;
     }
 
     /// Moves COPY data that arrived into `block`, until it holds `block_bytes_max`, and passes over the messages that
@@ -131,17 +191,16 @@ impl Wire {
     pub fn take_copy(&mut self, block: &mut BytesMut, block_bytes_max: usize) -> Result<CopyStep, Ended> {
         loop {
             let room = block_bytes_max.saturating_sub(block.len());
-            let taken = self.copy_rest.min(self.input.len()).min(room);
+            let taken = self.rest.min(self.input.len()).min(room);
             block.extend_from_slice(&self.input[..taken]);
             self.input.advance(taken);
-            self.copy_rest -= taken;
-            if self.copy_rest > 0 {
+            self.rest -= taken;
+            if self.rest > 0 {
                 return Ok(if self.input.is_empty() { CopyStep::Empty } else { CopyStep::Full });
             }
             let Some(head) = self.copy_head()? else { return Ok(CopyStep::Empty) };
             if head.kind == b'd' {
-                self.input.advance(HEAD_BYTES);
-                self.copy_rest = head.body_bytes;
+                self.pass_over(head);
                 continue;
             }
             if self.input.len() < head.message_bytes() {
@@ -169,19 +228,19 @@ impl Wire {
     }
 
     /// Reads what the socket has, at least one byte. `Closed` at the end of the stream.
-    pub async fn fill_or_close(&mut self, bytes_min: usize) -> Result<(), Ended> {
-        if self.closed || self.fill(bytes_min).await? == 0 {
+    pub async fn fill_or_close(&mut self, bytes_max: usize) -> Result<(), Ended> {
+        if self.closed || self.fill(bytes_max).await? == 0 {
             self.closed = true;
             return Err(Ended::Closed);
         }
         Ok(())
     }
 
-    async fn fill(&mut self, bytes_min: usize) -> io::Result<usize> {
+    async fn fill(&mut self, bytes_max: usize) -> io::Result<usize> {
         loop {
             self.reader.readable().await?;
-            self.input.reserve(bytes_min);
-            match self.reader.try_read_buf(&mut self.input) {
+            self.input.reserve(bytes_max);
+            match self.reader.try_read_buf(&mut (&mut self.input).limit(bytes_max)) {
                 Ok(count) => {
                     self.counters.bytes_received.add(count as u64);
                     return Ok(count);
@@ -253,7 +312,6 @@ impl Wire {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -263,8 +321,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        (Wire::new(server, Arc::default()), client)
+        (Wire::new(server, Arc::default(), Arc::new(Budget::new(BUDGET_BYTES))), client)
     }
+
+    const BUDGET_BYTES: usize = 1 << 20;
 
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![kind];
@@ -301,6 +361,36 @@ mod tests {
         });
         assert_eq!(wire.next_frame().await.unwrap().kind, b'S');
         assert!(wire.input.capacity() < 1 << 20, "{}", wire.input.capacity());
+        drop(sender.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_nobody_could_hold_is_refused_and_passed_over() {
+        let (mut wire, mut client) = pair().await;
+        let sender = tokio::spawn(async move {
+            client.write_all(&message(b'Q', &vec![b'x'; 4 << 20])).await.unwrap();
+            client.write_all(&message(b'S', b"")).await.unwrap();
+            client
+        });
+        let refused = wire.next_frame().await.unwrap();
+        assert_eq!((refused.kind, refused.request().unwrap_err().sqlstate.as_str()), (b'Q', "53200"));
+        assert_eq!(wire.next_frame().await.unwrap().kind, b'S');
+        assert!(wire.input.capacity() < 1 << 20, "{}", wire.input.capacity());
+        drop(sender.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_long_message_takes_of_the_budget_until_it_is_served() {
+        let (mut wire, mut client) = pair().await;
+        let sender = tokio::spawn(async move {
+            client.write_all(&message(b'Q', &vec![b'x'; BUDGET_BYTES / 2])).await.unwrap();
+            client
+        });
+        let frame = wire.next_frame().await.unwrap();
+        let mut other = Held::default();
+        assert!(timeout(STALL_MAX / 100, wire.budget.cover(&mut other, BUDGET_BYTES)).await.is_err());
+        drop(frame);
+        wire.budget.cover(&mut other, BUDGET_BYTES).await.unwrap();
         drop(sender.await.unwrap());
     }
 
