@@ -1,5 +1,5 @@
 //! What the leader does beside answering: it judges by heartbeats who lives, brings access nodes into the group and out
-//! of it, and stops its own heartbeats when it has lost its quorum.
+//! of it, stops its own heartbeats when it has lost its quorum, and leaves its office to another when its disk is full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,10 @@ const TICK: Duration = Duration::from_millis(250);
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries that a learner may be behind to be made a voter.
 const CAUGHT_UP_ENTRIES: u64 = 64;
+/// Free space of a disk on which a member leads better than on a full one.
+const HANDOVER_BYTES_MIN: u64 = 64 << 20;
+/// Pause after a handover that nobody took: while it lasts there are no timestamps.
+const HANDOVER_AGAIN: Duration = Duration::from_secs(60);
 
 /// The last sign of life of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +141,20 @@ pub async fn run(group: Group, observed: Arc<Observed>, voters_max: usize, dead_
     let mut ticks = tokio::time::interval(TICK.min(dead_after / 4));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reign: Option<Reign> = None;
-    let mut lease = Lease::new(group.intervals().election_max * 2, Instant::now());
+    let lease_length = group.intervals().election_max * 2;
+    let mut lease = Lease::new(lease_length, Instant::now());
+    let mut handover = Handover::new(lease_length * 3);
+    let mut is_beating = true;
     loop {
         ticks.tick().await;
-        if let Some(enabled) = lease.step(group.quorum_silence(), Instant::now()) {
-            warn!(enabled, "heartbeats of the meta leader");
-            group.set_heartbeats(enabled);
+        lease.step(group.quorum_silence(), Instant::now());
+        let is_unfit = reign.is_some() && is_unfit(&group, &observed, dead_after);
+        group.set_resting(handover.step(is_unfit, Instant::now()));
+        let should_beat = lease.is_sending && !handover.is_resting();
+        if should_beat != is_beating {
+            is_beating = should_beat;
+            warn!(enabled = is_beating, is_unfit, "heartbeats of the meta leader");
+            group.set_heartbeats(is_beating);
         }
         let now_reign = group.reign();
         if now_reign != reign {
@@ -163,6 +175,29 @@ pub async fn run(group: Group, observed: Arc<Observed>, voters_max: usize, dead_
             take(&group, step).await;
         }
     }
+}
+
+/// Whether this leader's disk is full, and another voter has space and all entries.
+fn is_unfit(group: &Group, observed: &Observed, dead_after: Duration) -> bool {
+    if !group.is_short_of_space() {
+        return false;
+    }
+    let now = Instant::now();
+    let (membership, last_index) = (group.membership(), group.last_index());
+    let can_lead = |sign: &Sign| {
+        let is_heard = sign.was_heard && now.duration_since(sign.at) <= dead_after;
+        is_heard && sign.disk_free_bytes >= HANDOVER_BYTES_MIN
+    };
+    let signs = observed.signs();
+    others_caught_up(&membership, group.node(), last_index).any(|node| signs.get(&node).is_some_and(can_lead))
+}
+
+/// Voters beside `own` that have about all entries.
+fn others_caught_up(membership: &Membership, own: NodeId, last_index: u64) -> impl Iterator<Item = NodeId> {
+    let others = membership.voters.iter().filter(move |id| **id != own.0);
+    let is_caught_up =
+        move |id: &&u64| membership.matched.get(id).is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last_index);
+    others.filter(is_caught_up).map(|id| NodeId(*id))
 }
 
 async fn take(group: &Group, step: Step) {
@@ -212,8 +247,8 @@ impl Lease {
         Self { length, is_sending: true, since: now }
     }
 
-    /// Whether to send from now on, when that changes; `silence` is the time since a quorum last answered.
-    fn step(&mut self, silence: Option<Duration>, now: Instant) -> Option<bool> {
+    /// Whether to send from now on; `silence` is the time since a quorum last answered.
+    fn step(&mut self, silence: Option<Duration>, now: Instant) -> bool {
         let is_lost = silence.is_some_and(|silence| silence > self.length);
         let elapsed = now.duration_since(self.since);
         let changes = match self.is_sending {
@@ -222,11 +257,46 @@ impl Lease {
             // After the time of an election it tries again: perhaps there was nobody to elect another one.
             false => !is_lost || elapsed > self.length * 3,
         };
-        if !changes {
-            return None;
+        if changes {
+            *self = Self { length: self.length, is_sending: !self.is_sending, since: now };
         }
-        *self = Self { length: self.length, is_sending: !self.is_sending, since: now };
-        Some(self.is_sending)
+        self.is_sending
+    }
+}
+
+/// A leader on a full disk rests: it answers nothing and sends no heartbeat, so that the others elect one that can take
+/// what is new. Raft as it is here has no other way to hand over.
+struct Handover {
+    /// Of one rest; the time of an election.
+    length: Duration,
+    resting_since: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Handover {
+    fn new(length: Duration) -> Self {
+        Self { length, resting_since: None, not_before: None }
+    }
+
+    fn is_resting(&self) -> bool {
+        self.resting_since.is_some()
+    }
+
+    /// Whether to rest from now on. `is_unfit`: it leads, and another one could do it better.
+    fn step(&mut self, is_unfit: bool, now: Instant) -> bool {
+        let Some(since) = self.resting_since else {
+            let may_rest = self.not_before.is_none_or(|not_before| now >= not_before);
+            self.resting_since = (is_unfit && may_rest).then_some(now);
+            return self.is_resting();
+        };
+        if !is_unfit {
+            self.resting_since = None;
+        } else if now.duration_since(since) > self.length {
+            // Nobody wanted: better a leader that takes little than none.
+            self.resting_since = None;
+            self.not_before = Some(now + HANDOVER_AGAIN);
+        }
+        self.is_resting()
     }
 }
 
@@ -339,14 +409,47 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut lease = Lease::new(second, start);
-        assert_eq!(lease.step(None, start + 9 * second), None, "it leads nobody");
-        assert_eq!(lease.step(Some(second), start + 9 * second), None);
-        assert_eq!(lease.step(Some(2 * second), start + 10 * second), Some(false));
-        assert_eq!(lease.step(Some(3 * second), start + 11 * second), None);
-        assert_eq!(lease.step(Some(6 * second), start + 14 * second), Some(true));
-        assert_eq!(lease.step(Some(7 * second), start + 15 * second), None, "the answer is on its way");
-        assert_eq!(lease.step(Some(8 * second), start + 16 * second), Some(false));
-        assert_eq!(lease.step(Some(second), start + 17 * second), Some(true), "it is heard again");
+        assert!(lease.step(None, start + 9 * second), "it leads nobody");
+        assert!(lease.step(Some(second), start + 9 * second));
+        assert!(!lease.step(Some(2 * second), start + 10 * second));
+        assert!(!lease.step(Some(3 * second), start + 11 * second));
+        assert!(lease.step(Some(6 * second), start + 14 * second));
+        assert!(lease.step(Some(7 * second), start + 15 * second), "the answer is on its way");
+        assert!(!lease.step(Some(8 * second), start + 16 * second));
+        assert!(lease.step(Some(second), start + 17 * second), "it is heard again");
+    }
+
+    #[test]
+    fn a_leader_on_a_full_disk_rests_until_another_one_leads() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut handover = Handover::new(4 * second);
+        assert!(!handover.step(false, start));
+        assert!(handover.step(true, start + second));
+        assert!(handover.step(true, start + 5 * second), "there is an election");
+        assert!(!handover.step(false, start + 6 * second), "it follows");
+        assert!(handover.step(true, start + 7 * second), "it leads again");
+    }
+
+    #[test]
+    fn a_leader_in_whose_place_nobody_comes_goes_on_for_a_while() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut handover = Handover::new(4 * second);
+        assert!(handover.step(true, start));
+        assert!(!handover.step(true, start + 5 * second));
+        assert!(!handover.step(true, start + 4 * second + HANDOVER_AGAIN));
+        assert!(handover.step(true, start + 5 * second + HANDOVER_AGAIN));
+    }
+
+    #[test]
+    fn only_voters_that_have_caught_up_can_take_over() {
+        let others = |matched| {
+            let membership = members(&[1, 2, 3], &[4], matched);
+            others_caught_up(&membership, NodeId(1), 500).collect::<Vec<_>>()
+        };
+        assert_eq!(others(490), [NodeId(2), NodeId(3)]);
+        assert_eq!(others(100), []);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod storage;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -142,6 +143,8 @@ struct Inner {
     intervals: Intervals,
     /// When a leader was last heard.
     heard_leader: Mutex<Option<Instant>>,
+    /// It leads, and wants another one to.
+    is_resting: AtomicBool,
 }
 
 impl Group {
@@ -180,6 +183,7 @@ impl Group {
             expelled,
             intervals: options.intervals,
             heard_leader: Mutex::new(None),
+            is_resting: AtomicBool::new(false),
         })))
     }
 
@@ -246,7 +250,7 @@ impl Group {
 
     /// Proposes an entry and waits until it is applied here. Also tells in which reign it was proposed.
     pub async fn propose(&self, proposal: &Proposal) -> Result<(Answer, Reign), Failure> {
-        if self.reign().is_none() {
+        if self.reign().is_none() || self.is_resting() {
             return Err(self.not_leader());
         }
         let request = wire::ProposeRequest {
@@ -271,6 +275,10 @@ impl Group {
 
     /// Has a quorum confirm that this member leads now.
     pub async fn confirm(&self) -> Result<Confirmed, Failure> {
+        // What asks the others would keep them from electing.
+        if self.is_resting() {
+            return Err(self.not_leader());
+        }
         match self.0.raft.get_read_log_id().await {
             // What a leader reads at is at least its own first entry, so that the entry's reign is its own.
             Ok((Some(read), _)) => Ok(Confirmed { reign: reign_of(&read), index: read.index }),
@@ -288,7 +296,16 @@ impl Group {
     }
 
     fn not_leader(&self) -> Failure {
-        Failure::NotLeader(self.leader_address())
+        Failure::NotLeader(if self.is_resting() { String::new() } else { self.leader_address() })
+    }
+
+    fn is_resting(&self) -> bool {
+        self.0.is_resting.load(Ordering::Acquire)
+    }
+
+    /// A leader that rests answers nothing that needs the others; together with [`Self::set_heartbeats`] it is replaced.
+    pub fn set_resting(&self, is_resting: bool) {
+        self.0.is_resting.store(is_resting, Ordering::Release);
     }
 
     /// This member's reign, if it believes to lead.
@@ -496,7 +513,13 @@ impl Group {
     /// Whether this member's disk is full: it takes what the group itself needs, and nothing else.
     #[must_use]
     pub fn is_short_of_space(&self) -> bool {
-        self.0.store.is_short_of_space()
+        self.0.store.is_short_of_space(0)
+    }
+
+    /// The same, were an entry of `bytes` to be taken.
+    #[must_use]
+    pub fn is_short_of_space_for(&self, bytes: usize) -> bool {
+        self.0.store.is_short_of_space(bytes)
     }
 
     /// Stops, and closes the files.

@@ -204,7 +204,12 @@ impl Running {
 
     /// On a full disk the log takes what keeps the cluster going, and what frees space.
     fn check_space(&self, command: &Command) -> Result<(), Refusal> {
-        if !(takes_space(command) && self.group.reign().is_some() && self.group.is_short_of_space()) {
+        if !takes_space(command) || self.group.reign().is_none() {
+            return Ok(());
+        }
+        // An entry that is longer than the reserve would make the group wait for space.
+        let bytes = wire::Command::from(command.clone()).encoded_len();
+        if !self.group.is_short_of_space_for(bytes) {
             return Ok(());
         }
         let address = self.group.own_address();

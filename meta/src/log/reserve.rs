@@ -13,7 +13,7 @@ const RESERVE_BYTES: u64 = 2 << 20;
 const PIECE_BYTES: u64 = 64 << 10;
 
 /// So much stays free for others.
-const FREE_BYTES_MIN: u64 = 4 << 20;
+pub const FREE_BYTES_MIN: u64 = 4 << 20;
 
 #[derive(Debug)]
 pub struct Reserve {

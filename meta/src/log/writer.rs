@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeBounds;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use super::reserve::Reserve;
-use super::{CatalogImage, Entry, EntryId, ImageFile, LogError, LogFiles, Vote, VoteFile};
+use super::reserve::{FREE_BYTES_MIN, Reserve};
+use super::{CatalogImage, DiskSpace, Entry, EntryId, ImageFile, LogError, LogFiles, Vote, VoteFile};
 
 /// Between two attempts to make the reserve whole.
 const LOOK_FOR_SPACE: Duration = Duration::from_secs(1);
@@ -35,6 +35,7 @@ pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub struct LogStore(Arc<Inner>);
 
 struct Inner {
+    folder: PathBuf,
     memory: Mutex<Memory>,
     operations: Mutex<Sender<Operation>>,
     space: Arc<Space>,
@@ -108,7 +109,8 @@ impl LogStore {
             .name("meta-log".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(LogError::io("start the writer of", folder))?;
-        let store = Self(Arc::new(Inner { memory: Mutex::new(memory), operations: Mutex::new(sender), space }));
+        let (folder, memory, operations) = (folder.to_owned(), Mutex::new(memory), Mutex::new(sender));
+        let store = Self(Arc::new(Inner { folder, memory, operations, space }));
         Ok(Opened { store, image, image_file, torn_bytes })
     }
 
@@ -169,10 +171,15 @@ impl LogStore {
         Ok(())
     }
 
-    /// Whether the disk is full: only what the group itself needs should be appended.
+    /// Whether the disk is full, or would be with `bytes` more: only what the group itself needs should be appended.
+    ///
+    /// Looks at the disk, too: the writer learns of it only from an entry that found no room, and lies in the log then.
     #[must_use]
-    pub fn is_short_of_space(&self) -> bool {
-        self.0.space.is_short.load(Ordering::Acquire)
+    pub fn is_short_of_space(&self, bytes: usize) -> bool {
+        let wanted = FREE_BYTES_MIN + bytes as u64;
+        // A file system that does not tell is tried.
+        let is_full = || DiskSpace::of(&self.0.folder).is_ok_and(|space| space.free_bytes < wanted);
+        self.0.space.is_short.load(Ordering::Acquire) || is_full()
     }
 
     /// From now on a full disk is a failure. Before the group is stopped: it would wait for its writes.
@@ -363,7 +370,10 @@ impl Writer {
         let error = loop {
             match write(self) {
                 Ok(()) => {
-                    self.is_used = true;
+                    // Before anything is answered: the disk may be full in the next moment.
+                    if !std::mem::replace(&mut self.is_used, true) {
+                        self.look_for_space();
+                    }
                     return Ok(());
                 }
                 Err(error) if error.is_disk_full() && !self.space.is_closing.load(Ordering::Acquire) => {

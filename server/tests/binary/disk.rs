@@ -285,6 +285,76 @@ fn wide_table(number: usize) -> String {
     format!("CREATE TABLE wide{number} ({})", columns.join(", "))
 }
 
+#[tokio::test]
+async fn a_meta_leader_on_a_full_disk_refuses_what_is_new_and_keeps_the_rest_going() {
+    let disk = SmallDisk::new(64);
+    let mut cluster = Cluster::start_first_on(&disk);
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    sql.run("INSERT INTO t VALUES (1)").await;
+    sql.run(&wide_table(0)).await;
+    disk.fill();
+    for _ in 0..3 {
+        let refused = sql.client.batch_execute(&wide_table(1)).await;
+        assert_says_what_to_do(&refused.unwrap_err());
+    }
+    // Data lies on another disk; timestamps go on.
+    for v in 2..100 {
+        sql.run(&format!("INSERT INTO t VALUES ({v})")).await;
+        assert_eq!(sql.one("SELECT count(*) FROM t").await, v.to_string());
+    }
+    // What gives space back is taken.
+    sql.run("DROP TABLE wide0").await;
+    // Nodes may come back, too.
+    cluster.data[0].restart();
+    assert_eq!(cluster.connect().await.one("SELECT count(*) FROM t").await, "99");
+    assert!(cluster.access[0].is_running(), "{}", cluster.access[0].log());
+
+    disk.free();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = sql.client.batch_execute(&wide_table(2)).await {
+        assert_says_what_to_do(&error);
+        assert!(Instant::now() < deadline, "it takes nothing again:\n{}", cluster.access[0].log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.access[0].kill();
+    let command = disk.command(&cluster.access[0].command());
+    cluster.access[0].run_command(command);
+    cluster.wait_ready();
+    let names = "SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'wide%' ORDER BY 1";
+    assert_eq!(cluster.connect().await.rows(names).await, ["wide2"]);
+    cluster.assert_no_panic();
+}
+
+#[tokio::test]
+async fn a_leader_on_a_full_disk_hands_over_to_a_member_with_space() {
+    let disk = SmallDisk::new(64);
+    let mut cluster = Cluster::start_first_on(&disk);
+    cluster.add_access("an2", &[]);
+    cluster.add_access("an3", &[]);
+    cluster.wait_ready();
+    cluster.wait_voters(3);
+    assert_eq!(cluster.leader(), 0);
+    let sql = cluster.connect().await;
+    sql.run("CREATE TABLE t (v int)").await;
+    disk.fill();
+    // Statements that make nothing new go on all the time; they wait for the next leader.
+    let deadline = Instant::now() + PATIENCE;
+    let mut rows = 0;
+    while cluster.leader() == 0 {
+        rows += 1;
+        sql.run(&format!("INSERT INTO t VALUES ({rows})")).await;
+        assert_eq!(sql.one("SELECT count(*) FROM t").await, rows.to_string());
+        assert!(Instant::now() < deadline, "it keeps its office:\n{}", cluster.access[0].log());
+    }
+    // Through the member whose disk is full, too.
+    for number in 0..3 {
+        sql.run(&wide_table(number)).await;
+    }
+    assert_eq!(sql.one("SELECT count(*) FROM t").await, rows.to_string());
+    cluster.assert_no_panic();
+}
+
 fn metric(node: &Node, name: &str) -> u64 {
     let (_, text) = node.get("/metrics").unwrap();
     let line = text.lines().find(|line| line.split(' ').next() == Some(name));

@@ -43,6 +43,18 @@ impl Cluster {
         self.access.push(node);
     }
 
+    /// A cluster of one access node and one data node, the access node's folder on a disk of its own.
+    pub fn start_first_on(disk: &SmallDisk) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cluster = Self { access: Vec::new(), data: Vec::new(), folder };
+        cluster.add_access_on(disk, "an1");
+        let created = meridian(&["cluster", "init", "--cluster", &cluster.access[0].cluster_address()]);
+        assert_eq!(created.code, Some(0), "{created:?}");
+        cluster.add_data("dn1", &[]);
+        cluster.wait_ready();
+        cluster
+    }
+
     /// An access node whose folder is on a disk of its own.
     pub fn add_access_on(&mut self, disk: &SmallDisk, name: &str) {
         let join = self.access.first().map(Node::cluster_address).into_iter().collect();
