@@ -38,6 +38,9 @@ pub enum Refusal {
     /// Starting, draining, without a quorum, or not reachable; surely not applied.
     #[error("not available: {0}")]
     Unavailable(String),
+    /// A data node that counts as dead and does not answer: nobody waits for it. Surely not applied.
+    #[error("not available: {0}")]
+    NodeDown(String),
     /// Stored bytes are not what was written. For the operator.
     #[error("data is damaged: {0}")]
     Corruption(String),
@@ -65,7 +68,7 @@ impl Refusal {
     #[must_use]
     pub fn sqlstate(&self) -> &str {
         match self {
-            Self::StaleEpoch { .. } | Self::NotPrimary { .. } | Self::Unavailable(_) => "57P03",
+            Self::StaleEpoch { .. } | Self::NotPrimary { .. } | Self::Unavailable(_) | Self::NodeDown(_) => "57P03",
             Self::Dropping(_) | Self::SchemaVersion { .. } | Self::Aborted(_) | Self::Conflict(_) => "40001",
             Self::Snapshot { .. } => "72000",
             Self::OutcomeUnknown(_) => "08007",

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
-use meridian_proto::catalog::Chunk;
+use meridian_proto::catalog::{Chunk, NodeState};
 use meridian_proto::wire::SealState;
 use meridian_proto::wire::data_node_client::DataNodeClient;
 use meridian_proto::{NodeId, Refusal, WIRE_VERSION, wire};
@@ -15,6 +16,9 @@ use tonic::{ConnectError, Response, Status, Streaming};
 use super::Cluster;
 use super::channel::MESSAGE_BYTES_MAX;
 use super::view::CatalogView;
+
+/// How long a node that counts as dead, and whose connections stand, is waited for.
+const DEAD_GRACE: Duration = Duration::from_secs(2);
 
 /// A call that failed. `sent` says that the request may have been applied all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +98,17 @@ impl Cluster {
         node: NodeId,
         request: wire::ScanRequest,
     ) -> Result<Streaming<wire::ScanResponse>, Refusal> {
-        let response = self.data_node(node)?.scan(request).await;
-        response.map(Response::into_inner).map_err(|status| self.error_of(node, status).refusal)
+        let mut client = self.data_node(node)?;
+        self.unless_down(node, client.scan(request)).await.map(Response::into_inner)
+    }
+
+    /// What comes next of a fragment that runs at `node`.
+    pub async fn next_of_scan(
+        &self,
+        node: NodeId,
+        rows: &mut Streaming<wire::ScanResponse>,
+    ) -> Result<Option<wire::ScanResponse>, Refusal> {
+        self.unless_down(node, rows.message()).await
     }
 
     pub async fn data_node_status(
@@ -142,7 +155,11 @@ impl Cluster {
         deadline: Instant,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, SendError> {
-        match tokio::time::timeout_at(deadline, call).await {
+        let answered = tokio::select! {
+            answered = tokio::time::timeout_at(deadline, call) => answered,
+            refusal = self.down(node) => return Err(SendError { refusal, sent: true }),
+        };
+        match answered {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error_of(node, status)),
             Err(_) => {
@@ -152,17 +169,42 @@ impl Cluster {
         }
     }
 
+    async fn unless_down<T>(&self, node: NodeId, call: impl Future<Output = Result<T, Status>>) -> Result<T, Refusal> {
+        tokio::select! {
+            answered = call => answered.map_err(|status| self.error_of(node, status).refusal),
+            refusal = self.down(node) => Err(refusal),
+        }
+    }
+
+    /// Returns when the node has counted as dead for a while. A node that is only late with its heartbeats is waited for.
+    async fn down(&self, node: NodeId) -> Refusal {
+        let mut views = self.catalog.subscribe();
+        loop {
+            let has_died = views.wait_for(|view| is_dead(view, node)).await.is_ok();
+            let lives_again = async { views.wait_for(|view| !is_dead(view, node)).await.is_ok() };
+            match tokio::time::timeout(DEAD_GRACE, lives_again).await {
+                Ok(true) if has_died => {}
+                // The catalog is no longer followed: nobody is told dead any more.
+                Ok(_) => return std::future::pending().await,
+                Err(_) => return Refusal::NodeDown(format!("{} is down: it does not answer", self.tell(node))),
+            }
+        }
+    }
+
     /// What a connection says of its failure does not name whom it led to.
     fn error_of(&self, node: NodeId, status: Status) -> SendError {
         let answered = !status.details().is_empty();
         let error = SendError::of_status(status);
-        match error.refusal {
-            Refusal::Unavailable(reason) if !answered => {
-                let refusal = Refusal::Unavailable(format!("{} cannot be reached: {reason}", self.tell(node)));
-                SendError { refusal, ..error }
+        let refusal = match error.refusal {
+            Refusal::Unavailable(reason) if !answered && is_dead(&self.catalog.current(), node) => {
+                Refusal::NodeDown(format!("{} is down: {reason}", self.tell(node)))
             }
-            refusal => SendError { refusal, ..error },
-        }
+            Refusal::Unavailable(reason) if !answered => {
+                Refusal::Unavailable(format!("{} cannot be reached: {reason}", self.tell(node)))
+            }
+            refusal => refusal,
+        };
+        SendError { refusal, ..error }
     }
 
     fn tell(&self, node: NodeId) -> String {
@@ -171,6 +213,10 @@ impl Cluster {
             None => format!("data node {node}"),
         }
     }
+}
+
+fn is_dead(view: &CatalogView, node: NodeId) -> bool {
+    view.node(node).is_some_and(|node| node.state == NodeState::Dead)
 }
 
 /// Whether there was no connection over which anything could be sent.

@@ -27,7 +27,7 @@ use super::view::CatalogView;
 
 /// Longest time that a piece or a decision is repeated before the client hears of it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest time that a participant is told of a decision; after that it asks the holder.
+/// Longest time that a holder is asked to abort, or a participant told of a decision; after that it asks the holder.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(600);
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -233,7 +233,7 @@ impl Transaction {
             End::Decide(decide) => {
                 // From here on the decision may stand even if this future is dropped: an abort would then be asked of
                 // the holder, which answers with what it decided.
-                let commit = self.inner.decide(self.id, &decide, true).await?;
+                let commit = self.inner.decide(self.id, &decide, true, Patience::statement()).await?;
                 self.ended = true;
                 tokio::spawn(resolve_all(Arc::clone(&self.inner), self.id, decide, commit));
                 if commit == Ts(0) {
@@ -249,10 +249,13 @@ impl Transaction {
         self.pieces.abort_all();
         while self.pieces.join_next().await.is_some() {}
         self.ended = true;
-        match self.core.abort() {
-            Some(decide) => abort_all(Arc::clone(&self.inner), self.id, decide).await,
-            None => self.inner.settle(self.id),
-        }
+        let Some(decide) = self.core.abort() else { return self.inner.settle(self.id) };
+        let told = self.inner.decide(self.id, &decide, false, Patience::statement()).await;
+        let (inner, id) = (Arc::clone(&self.inner), self.id);
+        match told {
+            Ok(outcome) => tokio::spawn(resolve_all(inner, id, decide, outcome)),
+            Err(_) => tokio::spawn(abort_all(inner, id, decide)),
+        };
     }
 
     fn finish(&mut self) {
@@ -389,7 +392,7 @@ impl Inner {
             request.catalog_version = request.catalog_version.max(route.version.0);
             async move { self.cluster.write(route.node, request, deadline).await }
         };
-        let result = self.until(piece.chunk, Instant::now() + WRITE_TIMEOUT, attempt).await;
+        let result = self.until(piece.chunk, Patience::statement(), attempt).await;
         result.map_err(|error| match piece.holder {
             // R25: one phase, perhaps applied.
             None if error.sent => Refusal::OutcomeUnknown(error.refusal.to_string()),
@@ -399,7 +402,13 @@ impl Inner {
     }
 
     /// The commit timestamp, or 0 when the holder had aborted.
-    async fn decide(&self, id: TransactionId, decide: &Decide, commit: bool) -> Result<Ts, CommitError> {
+    async fn decide(
+        &self,
+        id: TransactionId,
+        decide: &Decide,
+        commit: bool,
+        patience: Patience,
+    ) -> Result<Ts, CommitError> {
         let request = wire::DecideRequest {
             wire_version: WIRE_VERSION,
             catalog_version: 0,
@@ -416,7 +425,7 @@ impl Inner {
             request.catalog_version = route.version.0;
             async move { self.cluster.decide(route.node, request, deadline).await }
         };
-        let result = self.until(decide.holder, Instant::now() + WRITE_TIMEOUT, attempt).await;
+        let result = self.until(decide.holder, patience, attempt).await;
         match result {
             Ok(response) => Ok(Ts(response.commit)),
             Err(error) if error.sent => Err(CommitError::Unknown(error.refusal)),
@@ -435,12 +444,12 @@ impl Inner {
             };
             async move { self.cluster.resolve(route.node, request, deadline).await }
         };
-        self.until(chunk, Instant::now() + RESOLVE_TIMEOUT, attempt).await.map(|_| ())
+        self.until(chunk, Patience::background(), attempt).await.map(|_| ())
     }
 
     /// Repeats a call to a chunk's primary, by ever newer routes, while the refusal is one of routing or the answer was
     /// lost. `sent` of the error tells whether any attempt may have been applied.
-    async fn until<T, F, Fut>(&self, chunk: ChunkId, deadline: Instant, attempt: F) -> Result<T, SendError>
+    async fn until<T, F, Fut>(&self, chunk: ChunkId, patience: Patience, attempt: F) -> Result<T, SendError>
     where
         F: Fn(Route, Instant) -> Fut,
         Fut: Future<Output = Result<T, SendError>>,
@@ -450,15 +459,14 @@ impl Inner {
         loop {
             let view = self.cluster.catalog.current();
             let error = match route(&view, chunk) {
-                Ok(route) => match attempt(route, deadline).await {
+                Ok(route) => match attempt(route, patience.deadline).await {
                     Ok(response) => return Ok(response),
                     Err(error) => error,
                 },
                 Err(refusal) => SendError { refusal, sent: false },
             };
             sent |= error.sent;
-            let again = error.refusal.is_routing() && Instant::now() + pause < deadline;
-            if !again {
+            if !patience.allows(&error.refusal) || Instant::now() + pause >= patience.deadline {
                 return Err(SendError { refusal: error.refusal, sent });
             }
             debug!(%chunk, error = %error.refusal, "trying again");
@@ -472,6 +480,30 @@ impl Inner {
         let next = CatalogVersion(view.version().0 + 1);
         // Either a newer view has come or the pause is over; both are a reason to try again.
         let _ = self.cluster.catalog.wait_for(next, Instant::now() + pause).await;
+    }
+}
+
+/// How long a call is repeated.
+#[derive(Clone, Copy)]
+struct Patience {
+    deadline: Instant,
+    /// Whether a node that is down may come back meanwhile.
+    outlasts_nodes: bool,
+}
+
+impl Patience {
+    /// A client waits.
+    fn statement() -> Self {
+        Self { deadline: Instant::now() + WRITE_TIMEOUT, outlasts_nodes: false }
+    }
+
+    /// Nobody waits, but stages stay undecided until it is done.
+    fn background() -> Self {
+        Self { deadline: Instant::now() + RESOLVE_TIMEOUT, outlasts_nodes: true }
+    }
+
+    fn allows(self, refusal: &Refusal) -> bool {
+        refusal.is_routing() || (self.outlasts_nodes && matches!(refusal, Refusal::NodeDown(_)))
     }
 }
 
@@ -528,10 +560,8 @@ async fn resolve_all(inner: Arc<Inner>, id: TransactionId, decide: Decide, commi
 
 /// Asks the holder to abort and tells the participants what it says, which may be a commit that was decided before.
 async fn abort_all(inner: Arc<Inner>, id: TransactionId, decide: Decide) {
-    match inner.decide(id, &decide, false).await {
-        Ok(outcome) => {
-            tokio::spawn(resolve_all(inner, id, decide, outcome));
-        }
+    match inner.decide(id, &decide, false, Patience::background()).await {
+        Ok(outcome) => resolve_all(inner, id, decide, outcome).await,
         Err(error) => warn!(transaction = %id, %error, "abort not acknowledged; participants will ask the holder"),
     }
 }

@@ -150,7 +150,7 @@ impl Run {
                 self.start(target).await?;
                 continue;
             };
-            match current.stream.message().await {
+            match self.source.cluster.next_of_scan(current.target.node, &mut current.stream).await {
                 Ok(Some(response)) => {
                     if let Some(statistics) = &response.statistics {
                         self.traffic.note_remote(statistics);
@@ -174,8 +174,7 @@ impl Run {
                     self.traffic.elapsed_us.fetch_add(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
                     self.deadline = None;
                 }
-                Err(status) => {
-                    let refusal = Refusal::from_status(status);
+                Err(refusal) => {
                     // Rows that went out cannot be taken back: only a fragment that returned nothing runs again.
                     if current.has_returned || !refusal.is_routing() {
                         return Err(refusal);

@@ -38,6 +38,7 @@ impl From<Refusal> for wire::Refusal {
             Refusal::Overloaded(text) => Wire::Overloaded(text),
             Refusal::DiskFull(text) => Wire::DiskFull(text),
             Refusal::Unavailable(text) => Wire::Unavailable(text),
+            Refusal::NodeDown(text) => Wire::NodeDown(text),
             Refusal::Corruption(text) => Wire::Corruption(text),
             Refusal::Protocol(text) => Wire::Protocol(text),
             Refusal::Canceled => Wire::Canceled(wire::Done {}),
@@ -72,6 +73,7 @@ impl TryFrom<wire::Refusal> for Refusal {
             Wire::Overloaded(text) => Self::Overloaded(text),
             Wire::DiskFull(text) => Self::DiskFull(text),
             Wire::Unavailable(text) => Self::Unavailable(text),
+            Wire::NodeDown(text) => Self::NodeDown(text),
             Wire::Corruption(text) => Self::Corruption(text),
             Wire::Protocol(text) => Self::Protocol(text),
             Wire::Canceled(_) => Self::Canceled,
@@ -118,7 +120,9 @@ impl Refusal {
     /// The gRPC code that comes nearest, for clients that do not read the details.
     fn code(&self) -> Code {
         match self {
-            Self::StaleEpoch { .. } | Self::NotPrimary { .. } | Self::Unavailable(_) => Code::Unavailable,
+            Self::StaleEpoch { .. } | Self::NotPrimary { .. } | Self::Unavailable(_) | Self::NodeDown(_) => {
+                Code::Unavailable
+            }
             Self::Dropping(_) | Self::SchemaVersion { .. } | Self::Aborted(_) | Self::Conflict(_) => Code::Aborted,
             Self::Snapshot { .. } => Code::OutOfRange,
             Self::OutcomeUnknown(_) => Code::Unknown,
@@ -145,6 +149,7 @@ impl Refusal {
             | Self::Overloaded(text)
             | Self::DiskFull(text)
             | Self::Unavailable(text)
+            | Self::NodeDown(text)
             | Self::Corruption(text)
             | Self::Protocol(text)
             | Self::Statement { message: text, .. } => shorten(text),
@@ -189,6 +194,7 @@ mod tests {
             Refusal::Overloaded("e".into()),
             Refusal::DiskFull("f".into()),
             Refusal::Unavailable("g".into()),
+            Refusal::NodeDown("dn1".into()),
             Refusal::Corruption("h".into()),
             Refusal::Protocol("i".into()),
             Refusal::Canceled,

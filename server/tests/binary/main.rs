@@ -11,6 +11,7 @@ mod copies;
 mod copy;
 mod crash;
 mod damage;
+mod dead_node;
 mod demo;
 mod dialect_queries;
 mod dialect_values;
