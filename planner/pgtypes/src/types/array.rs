@@ -12,9 +12,9 @@ pub(crate) type Element = Option<Vec<u8>>;
 pub(crate) fn parse(input: &[u8]) -> Result<Vec<Element>, ValueError> {
     let mut reader = Reader { input, place: 0 };
     reader.skip_spaces();
-    let bounds = reader.dimension()?;
+    let dimension = reader.dimension()?;
     if reader.peek() != Some(b'{') {
-        let detail = if bounds.is_some() {
+        let detail = if dimension.is_some() {
             "Array contents must start with \"{\"."
         } else {
             "Array value must start with \"{\" or dimension information."
@@ -27,10 +27,11 @@ pub(crate) fn parse(input: &[u8]) -> Result<Vec<Element>, ValueError> {
     if reader.peek().is_some() {
         return Err(reader.malformed("Junk after closing right brace."));
     }
-    if bounds.is_some_and(|length| length != elements.len() as i64) {
+    let Some((low, length)) = dimension else { return Ok(elements) };
+    if length != elements.len() as i64 {
         return Err(reader.malformed("Specified array dimensions do not match array contents."));
     }
-    Ok(elements)
+    if low == 1 { Ok(elements) } else { Err(other_start()) }
 }
 
 struct Reader<'a> {
@@ -53,8 +54,8 @@ impl Reader<'_> {
         ValueError::new(INVALID_TEXT, format!("malformed array literal: \"{}\"", lossy(self.input))).with_detail(detail)
     }
 
-    /// `[2:4]=` in front; the length it gives. Where an array starts is not kept.
-    fn dimension(&mut self) -> Result<Option<i64>, ValueError> {
+    /// `[2:4]=` in front: where the array starts, and its length.
+    fn dimension(&mut self) -> Result<Option<(i64, i64)>, ValueError> {
         if self.peek() != Some(b'[') {
             return Ok(None);
         }
@@ -80,7 +81,7 @@ impl Reader<'_> {
         }
         self.place += 1;
         self.skip_spaces();
-        Ok(Some(high - low + 1))
+        Ok(Some((low, high - low + 1)))
     }
 
     fn elements(&mut self) -> Result<Vec<Element>, ValueError> {
@@ -173,6 +174,11 @@ impl Reader<'_> {
     }
 }
 
+/// Where an array starts is not kept: better refused than moved.
+fn other_start() -> ValueError {
+    ValueError::new(NOT_SUPPORTED, "arrays that do not start at index 1 are not supported")
+}
+
 fn several_dimensions() -> ValueError {
     ValueError::new(NOT_SUPPORTED, "arrays of more than one dimension are not supported")
 }
@@ -227,7 +233,9 @@ pub(crate) fn parse_binary(bytes: &[u8], element_oid: u32) -> Result<Vec<Option<
         return Err(several_dimensions());
     }
     let length = take_i32(&mut rest)?;
-    let _first_index = take_i32(&mut rest)?;
+    if take_i32(&mut rest)? != 1 {
+        return Err(other_start());
+    }
     // Every element takes 4 bytes at least: a length beyond that would only make us reserve memory.
     let length = usize::try_from(length).ok().filter(|length| *length <= rest.len() / 4);
     let length = length.ok_or_else(insufficient)?;

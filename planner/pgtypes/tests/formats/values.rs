@@ -11,7 +11,7 @@ use crate::{cases, text, unescape};
 fn is_known_difference(sql_type: &str, literal: &str) -> Option<&'static str> {
     match (sql_type, literal) {
         ("integer[]", "[2:4]={1,2,3}" | "[2:3]={1,2,3}") | ("text[]", "[0:1]={a,b}") => {
-            Some("where an array starts is not kept")
+            Some("arrays that do not start at 1 are refused")
         }
         ("integer[]", "{{}") => Some("several dimensions are refused as such"),
         ("interval", "9223372036854775807 us" | "100000000 hours" | "PT9223372036854S") => {
@@ -60,6 +60,18 @@ fn values_are_read_and_printed_as_postgresql_does() {
     }
     assert!(count > 2000, "{count} cases");
     assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_array_that_does_not_start_at_1_is_refused() {
+    let integers = SqlType::parse("integer[]").expect("type");
+    let refused = from_text(&integers, b"[2:3]={1,2}", &Format::default()).expect_err("text");
+    assert_eq!(refused.sqlstate, "0A000");
+    assert_eq!(printed(&integers, "[1:2]={1,2}", &Format::default()), "{1,2}");
+    // One dimension, no NULL, OID of integer; length, first index; the element with its length.
+    let binary = |first: i32| [1, 0, 23, 1, first, 4, 7].map(i32::to_be_bytes).concat();
+    assert_eq!(from_binary(&integers, &binary(2)).expect_err("binary").sqlstate, "0A000");
+    assert!(from_binary(&integers, &binary(1)).is_ok());
 }
 
 fn printed(sql_type: &SqlType, literal: &str, format: &Format) -> String {
