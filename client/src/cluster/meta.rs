@@ -273,6 +273,7 @@ impl MetaClient {
         Fut: Future<Output = Result<Answer<T>, Status>>,
     {
         let mut sent = false;
+        let mut is_anybody_there = false;
         let mut backoff = BACKOFF_MIN;
         loop {
             let unavailable = |reason: &str| Refusal::Unavailable(reason.to_owned());
@@ -285,9 +286,13 @@ impl MetaClient {
                     self.members().leader = Some(address);
                     return Ok(value);
                 }
-                Ok(Ok(Answer::NotLeader(leader))) => self.redirect(&address, leader),
+                Ok(Ok(Answer::NotLeader(leader))) => {
+                    is_anybody_there = true;
+                    self.redirect(&address, leader);
+                }
                 Ok(Err(status)) => {
                     self.forget_leader(&address);
+                    is_anybody_there |= !status.details().is_empty();
                     let error = SendError::of_status(status);
                     let is_unknown = matches!(error.refusal, Refusal::OutcomeUnknown(_));
                     sent |= error.sent || is_unknown;
@@ -302,9 +307,12 @@ impl MetaClient {
                 }
             }
             if Instant::now() + backoff >= deadline {
-                let reason =
-                    if sent { "the meta group gave no answer in time" } else { "the meta group has no leader" };
-                return Err(SendError { refusal: unavailable(reason), sent });
+                let reason = match (sent, is_anybody_there) {
+                    (true, _) => "the meta group gave no answer in time".to_owned(),
+                    (false, true) => "the meta group has no leader".to_owned(),
+                    (false, false) => format!("no access node answers at {}", self.addresses().join(", ")),
+                };
+                return Err(SendError { refusal: unavailable(&reason), sent });
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);

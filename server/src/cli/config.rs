@@ -55,7 +55,7 @@ fn show(settings: &Settings, output: OutputArgs, origin: bool) -> Result<(), Fai
     if origin {
         let mut table = Table::new(&["key", "value", "origin"]);
         for (key, value, origin) in settings.iter() {
-            table.push(vec![key.name.to_owned(), value.to_string(), origin.to_string()]);
+            table.push(vec![key.name.to_owned(), value.written(key.form), origin.to_string()]);
         }
         return print_line(table.to_string().trim_end());
     }
@@ -73,7 +73,7 @@ fn as_file(settings: &Settings) -> String {
             text.push_str(&format!("{gap}[{section}]\n"));
             section_before = section;
         }
-        text.push_str(&format!("{name} = {value}  # {}\n", key.meaning));
+        text.push_str(&format!("{name} = {}  # {}\n", value.written(key.form), key.meaning));
     }
     text.trim_end().to_owned()
 }
@@ -99,6 +99,7 @@ mod tests {
         let file = folder.path().join("m.toml");
         std::fs::write(&file, as_file(&settings)).unwrap();
         let again = Settings::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+        assert!(as_file(&settings).contains("memtable = \"256MiB\"  # "), "{}", as_file(&settings));
         for (key, value, _) in settings.iter() {
             assert_eq!(value, again.iter().find(|(other, ..)| other.name == key.name).unwrap().1, "{}", key.name);
         }

@@ -179,6 +179,17 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Value {
+    /// As it is written in the file, numbers with the largest unit that leaves them whole.
+    pub fn written(&self, form: Form) -> String {
+        match (self, form) {
+            (Self::Count(count), Form::Bytes) => with_unit(*count, BYTE_UNITS),
+            (Self::Count(count), Form::Duration) => with_unit(*count, TIME_UNITS),
+            (value, _) => value.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     /// As it is written in the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,8 +205,11 @@ impl fmt::Display for Value {
 }
 
 fn unknown(name: &str, place: &str) -> Failure {
-    let hint = keys::nearest(name).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
-    Failure::usage(format!("{place}: unknown key `{name}`{hint}"))
+    let hint = match keys::nearest(name) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "`meridian config show` lists all".to_owned(),
+    };
+    Failure::usage(format!("{place}: unknown key `{name}`; {hint}"))
 }
 
 fn wrong(key: &Key, origin: &Origin, reason: &str) -> Failure {
@@ -211,7 +225,7 @@ fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
         (Form::Addresses, DeValue::Array(items)) => {
             let texts = items.iter().map(|item| match item.get_ref() {
                 DeValue::String(text) => check_address(text).map(|()| text.to_string()),
-                other => Err(format!("wants a list of addresses, not of a {}", other.type_str())),
+                other => Err(format!("wants a list of addresses, not of {}", with_article(other.type_str()))),
             });
             texts.collect::<Result<_, _>>().map(Value::List)
         }
@@ -220,10 +234,28 @@ fn from_toml(key: &Key, value: &DeValue<'_>) -> Result<Value, String> {
                 .map(Value::Count)
                 .map_err(|_| format!("wants a whole number, not {number}"))
         }
-        (Form::Count, other) => Err(format!("wants a whole number, not a {}", other.type_str())),
-        (_, DeValue::String(text)) => from_text(key, text),
-        (_, other) => Err(format!("wants a text, not a {}", other.type_str())),
+        (form, DeValue::String(text)) if form != Form::Count => from_text(key, text),
+        (form, other) => Err(format!("wants {}, not {}", wanted(form), with_article(other.type_str()))),
     }
+}
+
+/// What is said to be wanted where a value has another type.
+fn wanted(form: Form) -> &'static str {
+    match form {
+        Form::Text | Form::Address | Form::Path | Form::Choice(_) => "a text",
+        Form::Addresses => "a list of addresses",
+        Form::Count => "a whole number",
+        Form::Bytes => BYTES_WANTED,
+        Form::Duration => DURATION_WANTED,
+    }
+}
+
+const BYTES_WANTED: &str = "a number of bytes, or one with a unit such as 512MiB";
+const DURATION_WANTED: &str = "a time such as 500ms or 2s";
+
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
 }
 
 fn from_text(key: &Key, text: &str) -> Result<Value, String> {
@@ -241,12 +273,12 @@ fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             Ok(Value::List(list.into_iter().map(str::to_owned).collect()))
         }
         Form::Count => text.parse().map(Value::Count).map_err(|_| format!("wants a whole number, not \"{text}\"")),
-        Form::Bytes => parse_bytes(text)
-            .map(Value::Count)
-            .ok_or_else(|| format!("wants a number of bytes, or one with a unit such as 512MiB, not \"{text}\"")),
-        Form::Duration => parse_duration(text)
-            .map(Value::Count)
-            .ok_or_else(|| format!("wants a time such as 500ms or 2s, not \"{text}\"")),
+        Form::Bytes => {
+            parse_bytes(text).map(Value::Count).ok_or_else(|| format!("wants {BYTES_WANTED}, not \"{text}\""))
+        }
+        Form::Duration => {
+            parse_duration(text).map(Value::Count).ok_or_else(|| format!("wants {DURATION_WANTED}, not \"{text}\""))
+        }
         Form::Choice(choices) if choices.contains(&text) => Ok(Value::Text(text.to_owned())),
         Form::Choice(choices) => Err(format!("wants one of {}, not \"{text}\"", choices.join(", "))),
     }
@@ -257,6 +289,14 @@ const BYTE_UNITS: &[(&str, u64)] =
 
 /// In milliseconds.
 const TIME_UNITS: &[(&str, u64)] = &[("", 1), ("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000)];
+
+fn with_unit(count: u64, units: &[(&str, u64)]) -> String {
+    let fits = |(_, factor): &&(&str, u64)| count > 0 && count.is_multiple_of(*factor);
+    match units.iter().rev().find(fits) {
+        Some((unit, factor)) if !unit.is_empty() => format!("\"{}{unit}\"", count / factor),
+        _ => count.to_string(),
+    }
+}
 
 fn parse_bytes(text: &str) -> Option<u64> {
     parse_with_unit(text, BYTE_UNITS)
@@ -301,6 +341,7 @@ mod tests {
             "m.toml:2: unknown key `sql.lisen`; did you mean `sql.listen`?"
         );
         assert_eq!(file_error("listen = \"a:1\"\n"), "m.toml:1: unknown key `listen`; did you mean `sql.listen`?");
+        assert_eq!(file_error("zebra = 1\n"), "m.toml:1: unknown key `zebra`; `meridian config show` lists all");
     }
 
     #[test]
@@ -308,6 +349,11 @@ mod tests {
         assert_eq!(
             file_error("[data]\nshards = \"many\"\n"),
             "m.toml:2: `data.shards` wants a whole number, not a string"
+        );
+        assert_eq!(file_error("[sql]\nlisten = 5433\n"), "m.toml:2: `sql.listen` wants a text, not an integer");
+        assert_eq!(
+            file_error("[data]\nmemtable = 0.5\n"),
+            "m.toml:2: `data.memtable` wants a number of bytes, or one with a unit such as 512MiB, not a float"
         );
         assert_eq!(
             file_error("[log]\n\nformat = \"xml\"\n"),

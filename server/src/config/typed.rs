@@ -108,6 +108,9 @@ impl Config {
                 format!("must be at least two heartbeats (`cluster.heartbeat` is {heartbeat}ms) and at most 1h");
             return wrong("cluster.dead_after", &reason);
         }
+        if self.message_bytes_max < 1 << 20 {
+            return wrong("sql.message_memory", "must be at least 1MiB");
+        }
         if self.memtable_bytes_max < 1 << 20 {
             return wrong("data.memtable", "must be at least 1MiB");
         }

@@ -61,6 +61,11 @@ fn a_wrong_value_says_what_is_wanted() {
     let output = meridian(&["config", "check", "--set", "cluster.heartbeat=2s"]);
     assert_eq!(output.code, Some(2));
     assert!(output.error_line().contains("`cluster.dead_after` must be at least two heartbeats"), "{output:?}");
+    let output = meridian(&["config", "check", "--set", "sql.message_memory=1KiB"]);
+    assert_eq!(
+        (output.code, output.error_line()),
+        (Some(2), "meridian: --set: `sql.message_memory` must be at least 1MiB")
+    );
     assert_eq!(meridian(&["start", "--role", "data"]).code, Some(2), "a data node needs --join");
     assert_eq!(meridian(&["config", "check", "--role", "nobody"]).code, Some(2));
     assert_eq!(meridian(&["config", "check", "--config", "/does/not/exist"]).code, Some(2));
