@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::common::{Node, error_of, sqlstate_of};
+use crate::common::{Node, changes, error_of, snapshot, sqlstate_of};
 
 /// Files below `folder` whose path contains `part`, by path.
 fn files(folder: &Path, part: &str) -> Vec<PathBuf> {
@@ -92,7 +92,7 @@ async fn a_flipped_bit_in_a_segment_is_reported_and_never_returned() {
                     Err(error) => {
                         assert_eq!(sqlstate_of(&error), "XX001", "{offset}: {}", error_of(&error));
                         let text = error_of(&error);
-                        assert!(text.contains(name), "{offset}: {text}");
+                        assert!(text.contains(&format!("{name} is damaged at byte ")), "{offset}: {text}");
                     }
                 }
                 assert_eq!(sql.one("SELECT 1").await, "1");
@@ -142,7 +142,31 @@ async fn a_flipped_bit_in_the_wal_ends_the_start_with_file_and_position() {
     let line = start_or_refuse(&mut node).expect("a damaged log in the middle is not served");
     let name = wal.file_name().unwrap().to_str().unwrap();
     assert!(line.starts_with("meridian: ") && line.contains(name), "{line}");
-    assert!(line.contains(|c: char| c.is_ascii_digit()), "no position: {line}");
+    assert!(line.contains(" is damaged at byte "), "no position: {line}");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_an_identity_or_a_manifest_ends_the_start_with_its_file() {
+    let mut node = Node::start_with(&["--shards", "1", "--set", "data.memtable=1MiB"]);
+    write_rows(&node, 30).await;
+    assert_eq!(node.stop(), Some(0), "{}", node.log());
+    let mut victims = files(&node.folder().join("data"), "MANIFEST");
+    assert!(!victims.is_empty(), "nothing was flushed");
+    victims.push(node.folder().join("data/identity"));
+    for victim in &victims {
+        let whole = std::fs::read(victim).unwrap();
+        flip_bit(victim, used_bytes(victim) / 2);
+        let damaged = snapshot(&node.folder().join("data"));
+        let line = start_or_refuse(&mut node).unwrap_or_else(|| panic!("{} was accepted", victim.display()));
+        let told = format!("{} is damaged", victim.display());
+        assert!(line.starts_with("meridian: ") && line.contains(&told), "{line}");
+        assert_eq!(changes(&damaged, &snapshot(&node.folder().join("data"))), Vec::<PathBuf>::new(), "untouched");
+        std::fs::write(victim, whole).unwrap();
+    }
+    node.run();
+    node.wait_ready();
+    assert_eq!(node.connect().await.one("SELECT count(*) FROM t").await, "60000");
+    node.assert_no_panic();
 }
 
 #[tokio::test]
@@ -186,7 +210,8 @@ async fn a_flipped_bit_in_the_meta_groups_files_ends_the_start_with_file_and_pos
         flip_bit(victim, used_bytes(victim) / 2);
         let line = start_or_refuse(&mut node).unwrap_or_else(|| panic!("{} was accepted", victim.display()));
         let name = victim.file_name().unwrap().to_str().unwrap();
-        assert!(line.starts_with("meridian: ") && line.contains(name), "{line}");
+        let told = format!("{name} is damaged at byte ");
+        assert!(line.starts_with("meridian: ") && line.contains(&told), "{line}");
         std::fs::write(victim, whole).unwrap();
     }
     node.run();

@@ -34,6 +34,8 @@ fn the_demo_loads_asks_and_leaves_nothing_behind() {
     ] {
         assert!(output.stdout.contains(words), "`{words}` is missing in:\n{}", output.stdout);
     }
+    let told = output.stdout.lines().filter(|line| line.contains(" rows in ") && line.contains(" ms. ")).count();
+    assert_eq!(told, 5, "each query tells its rows, its time, and what ran where:\n{}", output.stdout);
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "files are left behind");
     assert_eq!(processes_of(temporary.path()), Vec::<String>::new());
 }

@@ -1,14 +1,15 @@
 //! Folders, ports and kernels that refuse.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use meridian_proto::frame;
 
 use crate::common::{
-    Cluster, Loader, Node, NodeSpec, PATIENCE, Port, SmallDisk, Sql, binary, check_rows, error_of, run, snapshot,
-    sqlstate_of,
+    Cluster, Loader, Node, NodeSpec, PATIENCE, Port, SmallDisk, Sql, binary, changes, check_rows, error_of, run,
+    snapshot, sqlstate_of,
 };
 
 fn spec(folder: &std::path::Path) -> NodeSpec {
@@ -84,10 +85,91 @@ fn a_folder_of_a_newer_format_is_refused_by_name_and_untouched() {
     node.wait_ready();
 }
 
+/// A file's version, raised, with the checksum that goes with it.
+type Raise = fn(&mut [u8]);
+
+/// Of a shard's log or a chunk's manifest.
+fn raise_head(bytes: &mut [u8]) {
+    bytes[8] = 99;
+    let checksum = crc32c(&[&bytes[..12], &bytes[16..64]].concat());
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn raise_segment(bytes: &mut [u8]) {
+    bytes[8] = 99;
+    let checksum = crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Of the meta group's log: in the payload of its first record.
+fn raise_meta_log(bytes: &mut [u8]) {
+    let first = frame::decode(bytes).unwrap();
+    let mut payload = first.payload.to_vec();
+    payload[1] = 99;
+    let mut raised = Vec::new();
+    frame::encode(first.kind, &payload, &mut raised);
+    bytes[..raised.len()].copy_from_slice(&raised);
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
+}
+
+#[tokio::test]
+async fn files_of_a_newer_format_are_refused_by_name_and_untouched() {
+    let mut node = Node::start_with(&["--shards", "1", "--set", "data.memtable=1MiB"]);
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (id bigint, filler text)").await;
+    for seed in 0..5 {
+        sql.copy("COPY t FROM STDIN", &noise(2_000, seed)).await.unwrap();
+    }
+    drop(sql);
+    assert_eq!(node.stop(), Some(0), "{}", node.log());
+    let files: Vec<_> = snapshot(node.folder()).into_iter().map(|(path, _)| path).collect();
+    let find = |ending| files.iter().find(|path| path.to_string_lossy().ends_with(ending)).expect(ending);
+    let kinds: [(&str, Raise); 3] = [(".wal", raise_head), ("MANIFEST", raise_head), (".log", raise_meta_log)];
+    for (ending, raise) in kinds {
+        let path = find(ending);
+        let whole = std::fs::read(path).unwrap();
+        let mut newer = whole.clone();
+        raise(&mut newer);
+        std::fs::write(path, newer).unwrap();
+        let part = node.folder().join(if ending == ".log" { "meta" } else { "data" });
+        let before = snapshot(&part);
+        let output = node.run_to_failure();
+        assert_eq!(output.code, Some(1), "{output:?}");
+        let line = output.stderr.lines().last().unwrap();
+        let told = format!("{} has format version 99", path.display());
+        assert!(line.starts_with("meridian: ") && line.contains(&told), "{line}");
+        assert_eq!(changes(&before, &snapshot(&part)), Vec::<PathBuf>::new(), "{ending}: untouched");
+        std::fs::write(path, whole).unwrap();
+    }
+    // A segment is looked at when it is asked for.
+    let segment = find(".seg");
+    let whole = std::fs::read(segment).unwrap();
+    let mut newer = whole.clone();
+    raise_segment(&mut newer);
+    std::fs::write(segment, &newer).unwrap();
+    node.run();
+    node.wait_ready();
+    let (state, message) = node.connect().await.fail("SELECT count(filler) FROM t").await;
+    assert_eq!(state, "XX001", "{message}");
+    assert!(message.contains(&format!("{} has format version 99", segment.display())), "{message}");
+    node.kill();
+    assert_eq!(std::fs::read(segment).unwrap(), newer, "untouched");
+    std::fs::write(segment, whole).unwrap();
+    node.run();
+    node.wait_ready();
+    assert_eq!(node.connect().await.one("SELECT count(filler) FROM t").await, "10000");
+}
+
 #[test]
 fn a_kernel_that_forbids_io_uring_is_told_with_what_to_change() {
-    let folder = tempfile::tempdir().unwrap();
-    let node = Node::new(spec(&folder.path().join("data")));
+    let mut node = Node::start();
+    assert_eq!(node.stop(), Some(0));
+    let before = snapshot(node.folder());
     let mut command = node.command();
     // SAFETY: two system calls between fork and exec, on memory that lives in the closure.
     unsafe { command.pre_exec(forbid_io_uring) };
@@ -95,6 +177,7 @@ fn a_kernel_that_forbids_io_uring_is_told_with_what_to_change() {
     assert_eq!(output.code, Some(1), "{output:?}");
     let line = output.error_line();
     assert!(line.contains("io_uring") && line.contains("seccomp"), "{line}");
+    assert_eq!(snapshot(node.folder()), before, "untouched");
 }
 
 /// A seccomp filter as containers have it: `io_uring_setup` answers EPERM.

@@ -1,8 +1,13 @@
 //! Every type, in and out, as text and as binary.
 
+use std::error::Error;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::common::Node;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{SinkExt, TryStreamExt};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use crate::common::{Node, Sql};
 
 /// Column definition and values as PostgreSQL prints them.
 const TYPES: &[(&str, &[&str])] = &[
@@ -57,9 +62,79 @@ async fn every_type_comes_back_as_it_went_in() {
 }
 
 async fn copy_out(client: &tokio_postgres::Client, statement: &str) -> String {
-    use futures::TryStreamExt;
-    let pieces: Vec<bytes::Bytes> = client.copy_out(statement).await.unwrap().try_collect().await.unwrap();
-    String::from_utf8(pieces.concat()).unwrap()
+    String::from_utf8(copy_out_bytes(client, statement).await).unwrap()
+}
+
+async fn copy_out_bytes(client: &tokio_postgres::Client, statement: &str) -> Vec<u8> {
+    let pieces: Vec<Bytes> = client.copy_out(statement).await.unwrap().try_collect().await.unwrap();
+    pieces.concat()
+}
+
+/// The binary form of any type's value.
+#[derive(Debug)]
+struct Raw(Vec<u8>);
+
+impl<'a> FromSql<'a> for Raw {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(raw.to_vec()))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+impl ToSql for Raw {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// Results and parameters in binary, and binary COPY out and in, leave every value as it was.
+#[tokio::test]
+async fn every_type_travels_as_binary() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("SET timezone = 'UTC'").await;
+    for (number, (name, values)) in TYPES.iter().enumerate() {
+        let table = format!("t{number}");
+        for suffix in ["", "_parameters", "_copy"] {
+            sql.run(&format!("CREATE TABLE {table}{suffix} (id int, v {name})")).await;
+        }
+        for (id, value) in values.iter().enumerate() {
+            let literal = value.replace('\'', "''");
+            sql.run(&format!("INSERT INTO {table} VALUES ({id}, '{literal}'::{name})")).await;
+        }
+        sql.run(&format!("INSERT INTO {table} VALUES (1000, NULL)")).await;
+        let expected = sql.rows(&format!("SELECT v FROM {table} ORDER BY id")).await;
+
+        let found = sql.client.query(&format!("SELECT id, v FROM {table}"), &[]).await.unwrap();
+        for row in found {
+            let (id, value): (i32, Option<Raw>) = (row.get(0), row.get(1));
+            let insert = format!("INSERT INTO {table}_parameters VALUES ($1, $2)");
+            sql.client.execute(&insert, &[&id, &value]).await.unwrap();
+        }
+        check_copy(&sql, &format!("{table}_parameters"), &expected, name).await;
+
+        let data = copy_out_bytes(&sql.client, &format!("COPY {table} TO STDOUT WITH (FORMAT binary)")).await;
+        let copy = format!("COPY {table}_copy FROM STDIN WITH (FORMAT binary)");
+        let mut sink = std::pin::pin!(sql.client.copy_in::<_, Bytes>(&copy).await.unwrap());
+        sink.send(Bytes::from(data)).await.unwrap();
+        assert_eq!(sink.finish().await.unwrap() as usize, expected.len(), "{name}");
+        check_copy(&sql, &format!("{table}_copy"), &expected, name).await;
+    }
+    node.assert_no_panic();
+}
+
+async fn check_copy(sql: &Sql, table: &str, expected: &[String], name: &str) {
+    assert_eq!(sql.rows(&format!("SELECT v FROM {table} ORDER BY id")).await, expected, "{name} in {table}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ mod sql;
 pub use cluster::Cluster;
 pub use command::{Output, binary, meridian, run};
 pub use load::{Loader, check_rows};
-pub use node::{Node, NodeSpec, snapshot};
+pub use node::{Node, NodeSpec, changes, snapshot};
 pub use ports::Port;
 pub use small_disk::SmallDisk;
 pub use sql::{Sql, error_of, sqlstate_of};

@@ -244,6 +244,16 @@ pub fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
+/// Files that are not the same in two snapshots.
+pub fn changes(before: &[(PathBuf, Vec<u8>)], after: &[(PathBuf, Vec<u8>)]) -> Vec<PathBuf> {
+    let not_in = |other: &[(PathBuf, Vec<u8>)], file: &(PathBuf, Vec<u8>)| !other.contains(file);
+    let gone = before.iter().filter(|file| not_in(after, file));
+    let new = after.iter().filter(|file| not_in(before, file));
+    let mut paths: Vec<PathBuf> = gone.chain(new).map(|(path, _)| path.clone()).collect();
+    paths.dedup();
+    paths
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
