@@ -51,8 +51,14 @@ pub struct DataNodeOptions {
     pub memtable_bytes_max: Option<usize>,
     /// Size of a log file; `None`: the engine's default.
     pub wal_file_bytes: Option<usize>,
-    /// Memory of a shard's scans together.
+    /// Memory for rows that a shard's scans have decoded, and as much again for what they compute.
     pub scan_bytes_max: usize,
+    /// Memory of a shard's compaction and compression; `None`: the engine's default.
+    pub rewrite_bytes_max: Option<usize>,
+    /// Memory for pages of a shard's segments; `None`: the engine's default.
+    pub page_cache_bytes_max: Option<usize>,
+    /// How long a write or a scan waits for memory before it is refused; `None`: the engine's default.
+    pub memory_wait: Option<Duration>,
     /// Pause between heartbeats.
     pub heartbeat: Duration,
 }
@@ -292,6 +298,16 @@ fn shard_options(options: &DataNodeOptions, shard: ShardId) -> ShardOptions {
     if let Some(bytes) = options.wal_file_bytes {
         shard_options.wal_file_bytes = bytes;
     }
+    if let Some(bytes) = options.rewrite_bytes_max {
+        shard_options.rewrite_bytes_max = bytes;
+    }
+    if let Some(bytes) = options.page_cache_bytes_max {
+        shard_options.page_cache_bytes_max = bytes;
+    }
+    if let Some(wait) = options.memory_wait {
+        shard_options.memory_wait = wait;
+    }
+    shard_options.scan_bytes_max = options.scan_bytes_max;
     shard_options
 }
 

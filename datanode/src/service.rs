@@ -524,6 +524,13 @@ fn wire_status(handle: &ShardHandle<Shard>, status: &ShardStatus) -> wire::Shard
         memtable_bytes: status.memtable_bytes,
         segment_bytes: status.segment_bytes,
         wal_bytes: status.wal_bytes,
+        footer_bytes: status.footer_bytes,
+        page_cache_bytes: status.page_cache.bytes,
+        page_cache_hits: status.page_cache.hits,
+        page_cache_misses: status.page_cache.misses,
+        leaf_cache_bytes: status.leaf_cache_bytes,
+        scan_bytes: status.scan_bytes,
+        page_read_ahead: status.page_cache.read_ahead,
     }
 }
 

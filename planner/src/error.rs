@@ -74,11 +74,48 @@ const DISK_FULL_HINT: &str =
 impl From<Refusal> for SqlError {
     fn from(refusal: Refusal) -> Self {
         let mut error = Self::new(refusal.sqlstate(), refusal.to_string());
-        error.hint = match refusal {
-            Refusal::Catalog { hint, .. } => hint,
-            Refusal::DiskFull(_) => Some(DISK_FULL_HINT.to_owned()),
-            _ => None,
-        };
+        error.hint = hint_of(refusal);
         error
+    }
+}
+
+/// What the client, or the operator, may do about it.
+fn hint_of(refusal: Refusal) -> Option<String> {
+    let hint = match refusal {
+        Refusal::Catalog { hint, .. } => return hint,
+        Refusal::Memory(_) => {
+            "Send it again later, or less at a time, or raise \"data.memtable\" or \"data.scan_memory\"."
+        }
+        Refusal::Overloaded(_) => "Use fewer connections at once, and send it again later.",
+        Refusal::DiskFull(_) => DISK_FULL_HINT,
+        Refusal::Statement { sqlstate, .. } if sqlstate == "53200" => {
+            "Ask for fewer rows or groups at once, or raise \"data.scan_memory\"."
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_says_what_to_do() {
+        let full = |refusal: Refusal| SqlError::from(refusal);
+        for (refusal, sqlstate, key) in [
+            (Refusal::Memory("x".to_owned()), "53200", "data.memtable"),
+            (Refusal::Overloaded("x".to_owned()), "53300", "connections"),
+            (Refusal::DiskFull("x".to_owned()), "53100", "space"),
+            (Refusal::Statement { sqlstate: "53200".to_owned(), message: "x".to_owned() }, "53200", "data.scan_memory"),
+        ] {
+            let error = full(refusal);
+            assert_eq!(error.sqlstate, sqlstate);
+            assert!(error.hint.as_ref().is_some_and(|hint| hint.contains(key)), "{error:?}");
+        }
+        assert_eq!(full(Refusal::Conflict("x".to_owned())).hint, None);
+        let hinted =
+            Refusal::Catalog { sqlstate: "42P16".to_owned(), message: "x".to_owned(), hint: Some("y".to_owned()) };
+        assert_eq!(full(hinted).hint.as_deref(), Some("y"));
     }
 }

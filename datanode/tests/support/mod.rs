@@ -82,6 +82,9 @@ impl Lab {
             memtable_bytes_max: None,
             wal_file_bytes: None,
             scan_bytes_max: SCAN_BYTES_MAX_DEFAULT,
+            rewrite_bytes_max: None,
+            page_cache_bytes_max: None,
+            memory_wait: None,
             heartbeat: HEARTBEAT,
         }
     }

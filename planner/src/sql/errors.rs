@@ -38,9 +38,9 @@ fn translate(error: &DataFusionError) -> SqlError {
             None => SqlError::new("XX000", error.strip_backtrace()),
         },
         DataFusionError::SchemaError(schema, _) => schema_error(schema),
-        DataFusionError::ResourcesExhausted(message) => {
-            SqlError::new("53200", "out of memory").with_detail(first_line(message))
-        }
+        DataFusionError::ResourcesExhausted(message) => SqlError::new("53200", "out of memory")
+            .with_detail(first_line(message))
+            .with_hint("Ask for fewer rows or groups at once, or raise \"sql.memory\"."),
         DataFusionError::NotImplemented(message) => not_implemented(message),
         DataFusionError::Plan(message) => plan_error(message),
         DataFusionError::Execution(message) => execution_error(message),

@@ -46,6 +46,13 @@ pub struct ShardFigures {
     pub memtable_bytes: u64,
     pub segment_bytes: u64,
     pub wal_bytes: u64,
+    pub footer_bytes: u64,
+    pub page_cache_bytes: u64,
+    pub page_cache_hits: u64,
+    pub page_cache_misses: u64,
+    pub leaf_cache_bytes: u64,
+    pub scan_bytes: u64,
+    pub page_read_ahead: u64,
 }
 
 impl Sources {

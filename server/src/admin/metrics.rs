@@ -1,6 +1,8 @@
 //! Figures in Prometheus' text form.
 
-use prometheus::{Encoder, Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::figures::{Figures, ShardFigures};
 use crate::version::Version;
@@ -43,6 +45,18 @@ const SHARD_GAUGES: &[ShardMetric] = &[
     ("meridian_shard_memtable_bytes", "Memory of the shard's memtables.", |s| s.memtable_bytes),
     ("meridian_shard_segment_bytes", "Size of the shard's segment files.", |s| s.segment_bytes),
     ("meridian_shard_wal_bytes", "Size of the shard's write-ahead log that is still needed.", |s| s.wal_bytes),
+    ("meridian_shard_footer_bytes", "Memory of the footers of open segments.", |s| s.footer_bytes),
+    ("meridian_shard_page_cache_bytes", "Memory of the shard's page cache.", |s| s.page_cache_bytes),
+    ("meridian_shard_leaf_cache_bytes", "Memory of series directories and ends of series.", |s| s.leaf_cache_bytes),
+    ("meridian_shard_scan_bytes", "Memory of rows that scans of the shard have decoded.", |s| s.scan_bytes),
+];
+
+const SHARD_COUNTERS: &[ShardMetric] = &[
+    ("meridian_shard_page_cache_hits_total", "Pages that were found in the page cache.", |s| s.page_cache_hits),
+    ("meridian_shard_page_cache_misses_total", "Pages that were not found in the page cache.", |s| s.page_cache_misses),
+    ("meridian_shard_page_read_ahead_total", "Pages that a scan had read before it came to them.", |s| {
+        s.page_read_ahead
+    }),
 ];
 
 /// The whole answer of `/metrics`.
@@ -64,6 +78,13 @@ pub fn render(figures: &Figures) -> prometheus::Result<String> {
             gauge.with_label_values(&[shard.shard.to_string()]).set(as_gauge(value(shard)));
         }
         registry.register(Box::new(gauge))?;
+    }
+    for (name, help, value) in SHARD_COUNTERS {
+        let counter = IntCounterVec::new(Opts::new(*name, *help), &["shard"])?;
+        for shard in &figures.shards {
+            counter.with_label_values(&[shard.shard.to_string()]).inc_by(value(shard));
+        }
+        registry.register(Box::new(counter))?;
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;

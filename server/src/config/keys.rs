@@ -110,6 +110,30 @@ pub const KEYS: &[Key] = &[
         meaning: "memory for rows of a shard that are not in segments yet",
     },
     Key {
+        name: "data.scan_memory",
+        form: Form::Bytes,
+        default: "256MiB",
+        meaning: "memory for rows that scans of a shard have decoded, and as much again for what they compute of them",
+    },
+    Key {
+        name: "data.rewrite_memory",
+        form: Form::Bytes,
+        default: "256MiB",
+        meaning: "memory of a shard's compaction and compression",
+    },
+    Key {
+        name: "data.page_cache",
+        form: Form::Bytes,
+        default: "128MiB",
+        meaning: "memory for pages of a shard's segments that may be read again; 0: none",
+    },
+    Key {
+        name: "data.memory_wait",
+        form: Form::Duration,
+        default: "5s",
+        meaning: "how long a write or a scan waits for memory of a shard before it is refused",
+    },
+    Key {
         name: "data.wal_file",
         form: Form::Bytes,
         default: "64MiB",

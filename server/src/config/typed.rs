@@ -27,6 +27,11 @@ pub struct Config {
     /// 0: one per core.
     pub shards: u16,
     pub memtable_bytes_max: usize,
+    pub scan_bytes_max: usize,
+    pub rewrite_bytes_max: usize,
+    /// 0: nothing is kept.
+    pub page_cache_bytes_max: usize,
+    pub memory_wait: Duration,
     pub wal_file_bytes: usize,
     pub log_format: LogFormat,
     pub log_filter: String,
@@ -43,6 +48,8 @@ const WAL_FILE_BYTES_MAX: usize = 256 << 20;
 const BLOCK_BYTES: usize = 4096;
 /// As PostgreSQL's names.
 const NAME_BYTES_MAX: usize = 63;
+/// Longer than that, clients and the nodes between have given up.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -77,6 +84,10 @@ impl Config {
             admin_listen: settings.text("admin.listen"),
             shards: number(settings, "data.shards")?,
             memtable_bytes_max: number(settings, "data.memtable")?,
+            scan_bytes_max: number(settings, "data.scan_memory")?,
+            rewrite_bytes_max: number(settings, "data.rewrite_memory")?,
+            page_cache_bytes_max: number(settings, "data.page_cache")?,
+            memory_wait: Duration::from_millis(settings.count("data.memory_wait")),
             wal_file_bytes: number(settings, "data.wal_file")?,
             log_format: if settings.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Pretty },
             log_filter: settings.text("log.filter"),
@@ -108,11 +119,18 @@ impl Config {
                 format!("must be at least two heartbeats (`cluster.heartbeat` is {heartbeat}ms) and at most 1h");
             return wrong("cluster.dead_after", &reason);
         }
-        if self.message_bytes_max < 1 << 20 {
-            return wrong("sql.message_memory", "must be at least 1MiB");
+        for (key, bytes) in [
+            ("sql.message_memory", self.message_bytes_max),
+            ("data.memtable", self.memtable_bytes_max),
+            ("data.scan_memory", self.scan_bytes_max),
+            ("data.rewrite_memory", self.rewrite_bytes_max),
+        ] {
+            if bytes < 1 << 20 {
+                return wrong(key, "must be at least 1MiB");
+            }
         }
-        if self.memtable_bytes_max < 1 << 20 {
-            return wrong("data.memtable", "must be at least 1MiB");
+        if self.memory_wait > MEMORY_WAIT_MAX {
+            return wrong("data.memory_wait", "must be at most 60s");
         }
         if !(WAL_FILE_BYTES_MIN..=WAL_FILE_BYTES_MAX).contains(&self.wal_file_bytes) {
             return wrong("data.wal_file", "must be from 1MiB to 256MiB");
@@ -223,6 +241,8 @@ mod tests {
             &[("node.name", "a\nb")],
             "--set node.name: `node.name` must have at most 63 bytes, and no control characters",
         );
+        check(&[("data.scan_memory", "1000")], "--set data.scan_memory: `data.scan_memory` must be at least 1MiB");
+        check(&[("data.memory_wait", "61s")], "--set data.memory_wait: `data.memory_wait` must be at most 60s");
         check(&[("data.wal_file", "1MiB")], "");
         check(&[("data.wal_file", "4GiB")], "--set data.wal_file: `data.wal_file` must be from 1MiB to 256MiB");
         check(

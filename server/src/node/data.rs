@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meridian_client::cluster::Cluster;
 use meridian_datanode::identity::Folder;
-use meridian_datanode::{DataNode, DataNodeOptions, SCAN_BYTES_MAX_DEFAULT};
+use meridian_datanode::{DataNode, DataNodeOptions};
 use meridian_proto::catalog::NodeRole;
 use meridian_proto::command::JoinNode;
 use meridian_proto::{ClusterId, NodeId, Refusal, WIRE_VERSION, wire};
@@ -32,7 +32,10 @@ pub async fn start(node: &Node, cluster: Cluster) -> Result<DataNode, Failure> {
         node: id,
         memtable_bytes_max: Some(node.config.memtable_bytes_max),
         wal_file_bytes: Some(node.config.wal_file_bytes),
-        scan_bytes_max: SCAN_BYTES_MAX_DEFAULT,
+        scan_bytes_max: node.config.scan_bytes_max,
+        rewrite_bytes_max: Some(node.config.rewrite_bytes_max),
+        page_cache_bytes_max: Some(node.config.page_cache_bytes_max),
+        memory_wait: Some(node.config.memory_wait),
         heartbeat: node.config.heartbeat,
     };
     DataNode::start(options).await.map_err(Failure::failed)
@@ -104,5 +107,12 @@ fn shard_figures(status: &wire::ShardStatus) -> ShardFigures {
         memtable_bytes: status.memtable_bytes,
         segment_bytes: status.segment_bytes,
         wal_bytes: status.wal_bytes,
+        footer_bytes: status.footer_bytes,
+        page_cache_bytes: status.page_cache_bytes,
+        page_cache_hits: status.page_cache_hits,
+        page_cache_misses: status.page_cache_misses,
+        leaf_cache_bytes: status.leaf_cache_bytes,
+        scan_bytes: status.scan_bytes,
+        page_read_ahead: status.page_read_ahead,
     }
 }

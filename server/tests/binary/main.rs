@@ -17,6 +17,7 @@ mod dialect_queries;
 mod dialect_values;
 mod disk;
 mod leaves;
+mod limits;
 mod membership;
 mod plan_cache;
 mod queries;

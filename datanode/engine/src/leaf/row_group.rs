@@ -126,6 +126,17 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         self.gather(columns, runs.as_deref(), left).await
     }
 
+    /// Columns whose pages [`Self::rows`] reads first, of those wanted: the others wait for what bounds leave.
+    pub fn first_read(&self, columns: &[Column]) -> Vec<Column> {
+        let open = self.open_bounds();
+        let (by_series, by_row) = self.split_bounds(&open);
+        match (by_series.is_empty(), by_row.is_empty()) {
+            (true, true) => columns.to_vec(),
+            (true, false) => by_row.into_iter().map(|(column, _)| column.clone()).collect(),
+            (false, _) => Vec::new(),
+        }
+    }
+
     /// Leaves out pieces outside of the bounds on time, and rows outside of them in pieces that one cuts; returns the other
     /// bounds, or all when there are no pieces.
     async fn narrow_by_time<'b>(

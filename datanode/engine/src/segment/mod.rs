@@ -31,7 +31,7 @@ mod tests;
 
 pub use arbitrary::{decode_arbitrary, footer_arbitrary, pieces_arbitrary, round_trip_arbitrary, segment_arbitrary};
 pub use decode::Terms;
-pub use page_cache::{FilePages, PageCache, PageCacheFigures};
+pub use page_cache::{FilePages, PageCache, PageCacheFigures, ReadAhead};
 pub use pieces::{PieceColumn, Pieces};
 pub use reader::{Commits, RowGroup, RowGroupRows, SegmentExpectation, SegmentReader};
 pub use statistics::ZoneStatistics;

@@ -53,6 +53,7 @@ pub struct PageCache {
     file_next: Cell<u64>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    read_ahead: Cell<u64>,
 }
 
 /// What became of requests for pages.
@@ -61,6 +62,8 @@ pub struct PageCacheFigures {
     pub bytes: u64,
     pub hits: u64,
     pub misses: u64,
+    /// Pages that were there since a scan had them read before it came to them; neither hits nor misses.
+    pub read_ahead: u64,
 }
 
 impl PageCache {
@@ -75,6 +78,7 @@ impl PageCache {
             file_next: Cell::new(0),
             hits: Cell::new(0),
             misses: Cell::new(0),
+            read_ahead: Cell::new(0),
         })
     }
 
@@ -87,12 +91,18 @@ impl PageCache {
             cache: Rc::clone(self),
             number,
             entries: RefCell::default(),
+            ahead: RefCell::default(),
         })
     }
 
     #[must_use]
     pub fn figures(&self) -> PageCacheFigures {
-        PageCacheFigures { bytes: self.bytes.get() as u64, hits: self.hits.get(), misses: self.misses.get() }
+        PageCacheFigures {
+            bytes: self.bytes.get() as u64,
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            read_ahead: self.read_ahead.get(),
+        }
     }
 
     /// Whether there is room for a page, or pages that were asked for less often made some.
@@ -143,11 +153,20 @@ pub struct FilePages {
     cache: Rc<PageCache>,
     number: u64,
     entries: RefCell<HashMap<u64, Rc<Entry>>>,
+    /// Stored pages that a scan will ask for next, beside the cache: who had them read bounds them.
+    ahead: RefCell<HashMap<u64, Rc<[u8]>>>,
 }
 
 impl FilePages {
     pub fn get(&self, offset: u64) -> Option<Held> {
         self.cache.uses.borrow_mut().note(self.key(offset));
+        let ahead = self.ahead.borrow_mut().remove(&offset);
+        if let Some(page) = ahead {
+            self.cache.read_ahead.set(self.cache.read_ahead.get() + 1);
+            let held = Held::Stored(page);
+            self.put(offset, &held);
+            return Some(held);
+        }
         let entries = self.entries.borrow();
         let found = entries.get(&offset);
         let count = if found.is_some() { &self.cache.hits } else { &self.cache.misses };
@@ -175,8 +194,35 @@ impl FilePages {
         self.entries.borrow_mut().insert(offset, entry);
     }
 
+    /// Whether it is there, without that counting as a use.
+    pub fn has(&self, offset: u64) -> bool {
+        self.entries.borrow().contains_key(&offset) || self.ahead.borrow().contains_key(&offset)
+    }
+
+    /// Holds pages, their checksums verified, until they are asked for or the result is dropped.
+    #[must_use]
+    pub fn hold_ahead(&self, pages: Vec<(u64, Rc<[u8]>)>) -> ReadAhead {
+        let offsets = pages.iter().map(|(offset, _)| *offset).collect();
+        self.ahead.borrow_mut().extend(pages);
+        ReadAhead { file: Weak::clone(&self.me), offsets }
+    }
+
     fn key(&self, offset: u64) -> u64 {
         key(self.number, offset)
+    }
+}
+
+/// Pages that were read before they are asked for.
+pub struct ReadAhead {
+    file: Weak<FilePages>,
+    offsets: Vec<u64>,
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        let Some(file) = self.file.upgrade() else { return };
+        let mut ahead = file.ahead.borrow_mut();
+        self.offsets.iter().for_each(|offset| _ = ahead.remove(offset));
     }
 }
 
@@ -303,6 +349,21 @@ mod tests {
         assert_eq!(cache.figures().bytes, (PAGE_BYTES + ENTRY_BYTES) as u64);
         assert!(cache.clock.borrow().len() < 300, "entries of files that are gone are forgotten");
         assert!(ask(&kept, 1));
+    }
+
+    #[test]
+    fn pages_read_ahead_are_there_until_they_are_asked_for_or_given_up() {
+        // The cache itself has no room.
+        let file = cache_of(0).file();
+        let page: Rc<[u8]> = vec![7; PAGE_BYTES].into();
+        let ahead = file.hold_ahead(vec![(1, Rc::clone(&page)), (2, Rc::clone(&page))]);
+        assert!(file.has(1) && file.has(2));
+        assert!(matches!(file.get(1), Some(Held::Stored(held)) if held == page));
+        assert!(file.get(1).is_none(), "asked for");
+        drop(ahead);
+        assert!(file.get(2).is_none(), "given up");
+        let figures = file.cache.figures();
+        assert_eq!((figures.read_ahead, figures.hits, figures.misses), (1, 0, 2));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
+use futures::future::join;
 use meridian_proto::schema::{Column, TableSchema};
 use meridian_proto::{ClusterId, Refusal};
 
@@ -21,7 +22,7 @@ use crate::error::EngineError;
 use crate::leaf::{LeafCache, RowGroupScan, Want};
 use crate::pace::breathe;
 use crate::scan::{BATCH_ROWS_MAX, Bound, Scan, ScanStatistics};
-use crate::segment::SegmentReader;
+use crate::segment::{ReadAhead, SegmentReader};
 use crate::statistics::Facts;
 use crate::visibility::{Outcome, View};
 
@@ -50,6 +51,8 @@ pub struct ScanStream<D: Disk = GlommioDisk> {
     segments: VecDeque<Rc<LiveSegment<D::File>>>,
     /// Row groups to be read, in this order.
     pieces: VecDeque<Piece<D>>,
+    /// Pages of the first of them.
+    ahead: Option<ReadAhead>,
     /// Everything was read.
     is_drained: bool,
     /// Visible and projected, waiting to be handed out.
@@ -111,6 +114,7 @@ impl<D: Disk> ScanStream<D> {
             cache: Rc::clone(&inner.leaf_cache),
             segments: seen.into(),
             pieces: VecDeque::new(),
+            ahead: None,
             is_drained: false,
             ready: VecDeque::new(),
             memory,
@@ -198,7 +202,11 @@ impl<D: Disk> ScanStream<D> {
     /// Fills `ready`; false when there is nothing left.
     async fn read_more(&mut self) -> Result<bool, Refusal> {
         if let Some(piece) = self.pieces.pop_front() {
-            self.read_piece(piece).await?;
+            let ahead = self.read_ahead();
+            let (read, ahead) = join(self.read_piece(piece), ahead).await;
+            self.statistics.bytes_read += ahead.as_ref().map_or(0, |(_, bytes)| *bytes);
+            self.ahead = ahead.map(|(ahead, _)| ahead);
+            read?;
             return Ok(true);
         }
         if let Some(newest) = self.wants_one_end()
@@ -222,6 +230,32 @@ impl<D: Disk> ScanStream<D> {
         }
         let batch = self.memory.pop();
         Ok(batch.map(|batch| self.ready.push_back(batch)).is_some())
+    }
+
+    /// Has the disk read for the next row group while one is decoded. What fails is told when that one's turn comes.
+    fn read_ahead(&self) -> impl Future<Output = Option<(ReadAhead, u64)>> + use<D> {
+        // Series and buckets read a few rows and statistics, which stay in caches.
+        let wants_rows = matches!(self.want, Want::Rows | Want::Facts(_));
+        let next = self.pieces.front().filter(|_| wants_rows).and_then(|next| {
+            let scan = self.scan_of(next);
+            let is_answered = self.facts.is_some() && scan.is_whole();
+            (!is_answered).then(|| (Rc::clone(&next.reader), next.row_group, scan.first_read(&self.columns)))
+        });
+        async move {
+            let (reader, row_group, columns) = next?;
+            reader.read_ahead(row_group, &columns).await.ok().flatten()
+        }
+    }
+
+    fn scan_of<'a>(&'a self, piece: &'a Piece<D>) -> RowGroupScan<'a, D::File> {
+        RowGroupScan {
+            reader: &piece.reader,
+            row_group: piece.row_group,
+            schema: &self.schema,
+            bounds: &self.bounds,
+            view: piece.segment.run.is_none().then_some(&self.view),
+            cache: &self.cache,
+        }
     }
 
     /// From which end of time row groups are best read: from the newest one on when true. `None`: it is all the same.
@@ -286,8 +320,9 @@ impl<D: Disk> ScanStream<D> {
             Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
             Want::Rows | Want::Facts(_) | Want::Buckets(_) => scan.rows(&self.columns).await?,
         };
-        // From the cache came no more than was returned.
-        let looked_at = if found.bytes_read > 0 { piece.reader.row_group(piece.row_group).rows } else { found.rows };
+        // From a cache came no more than was returned.
+        let is_cached = found.bytes_read == 0 && (found.rows == 0 || matches!(self.want, Want::Series(_)));
+        let looked_at = if is_cached { found.rows } else { piece.reader.row_group(piece.row_group).rows };
         self.note_read(found.bytes_read, looked_at);
         if found.bytes_read == 0 && found.rows == 0 {
             return Ok(());

@@ -77,3 +77,26 @@ fn writes_wait_for_memory_and_are_refused_after_a_while() {
         shard.write(write(sequence, 0..200)).await.unwrap();
     });
 }
+
+#[test]
+fn the_next_row_group_is_read_ahead_and_no_page_twice() {
+    run(async {
+        let uncached = ShardOptions { page_cache_bytes_max: 0, ..apart(&simulated()) };
+        let (shard, _) = open(&SimulatedDisk::new(1), uncached).await.unwrap();
+        for n in 0..40 {
+            shard.write(write(n + 1, n as i64 * 5000..n as i64 * 5000 + 5000)).await.unwrap();
+        }
+        shard.flush().await.unwrap();
+        shard.begin_read(CHUNK, EPOCH, Ts(99)).await.unwrap();
+        let mut stream = shard.scan(scan_at(99)).unwrap();
+        let mut rows = 0;
+        while let Some(batch) = stream.next().await {
+            rows += batch.unwrap().num_rows();
+        }
+        let (read, status) = (stream.statistics(), shard.status());
+        assert!(rows == 200_000 && read.row_groups_scanned > 2, "{read:?}");
+        // One column of all but the first one.
+        assert_eq!(status.page_cache.read_ahead, read.row_groups_scanned - 1, "{status:?}");
+        assert!(read.bytes_read <= status.segment_bytes, "{read:?} {status:?}");
+    });
+}
