@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use meridian_client::cluster::Cluster;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
+use meridian_client::cluster::local::WeakDataNode;
 use meridian_engine::{Shard, ShardOptions};
 use meridian_proto::command::Command;
 use meridian_proto::start::Start;
@@ -163,6 +164,12 @@ impl DataNode {
         DataNodeServer::new(self.service.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The same for callers in this process.
+    #[must_use]
+    pub fn local(&self) -> WeakDataNode {
+        self.service.local()
     }
 
     #[must_use]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -13,7 +13,8 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::{join_all, try_join_all};
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
-use meridian_client::cluster::{CatalogView, Cluster};
+use meridian_client::cluster::local::WeakDataNode;
+use meridian_client::cluster::{CatalogView, Cluster, LocalDataNode, ScanPart, ScanParts};
 use meridian_engine::{
     Answer as Outcome, Decide, Decision, Question, Resolve, ScanStatistics, Shard, ShardStatus, Write,
 };
@@ -59,6 +60,7 @@ const OUTCOMES_MAX: usize = 16;
 pub struct Service(Arc<Inner>);
 
 struct Inner {
+    me: Weak<Self>,
     node: NodeId,
     incarnation: Incarnation,
     cluster: Cluster,
@@ -85,7 +87,23 @@ impl Service {
         let write_bytes = office.shards().iter().map(|_| room()).collect();
         let rewrites = office.shards().iter().map(|_| Semaphore::new(1)).collect();
         let draining = AtomicBool::new(false);
-        Self(Arc::new(Inner { node, incarnation, cluster, office, runtimes, write_bytes, rewrites, draining }))
+        Self(Arc::new_cyclic(|me| Inner {
+            me: Weak::clone(me),
+            node,
+            incarnation,
+            cluster,
+            office,
+            runtimes,
+            write_bytes,
+            rewrites,
+            draining,
+        }))
+    }
+
+    /// For callers in this process.
+    pub fn local(&self) -> WeakDataNode {
+        let node: Arc<dyn LocalDataNode> = Arc::<Inner>::clone(&self.0);
+        Arc::downgrade(&node)
     }
 
     /// From now on everything new is refused.
@@ -132,7 +150,8 @@ impl DataNodeService for Service {
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<ScanResponses>, Status> {
         let call = ScanCall::try_from(request.into_inner())?;
-        Ok(Response::new(self.0.scan(call).await?))
+        let messages = Messages { results: self.0.scan(call).await?, ready: VecDeque::new() };
+        Ok(Response::new(Box::pin(stream::try_unfold(messages, Messages::next))))
     }
 
     async fn maintain(
@@ -156,6 +175,21 @@ impl DataNodeService for Service {
         _request: Request<wire::DataNodeStatusRequest>,
     ) -> Result<Response<wire::DataNodeStatusResponse>, Status> {
         Ok(Response::new(self.0.status().await))
+    }
+}
+
+#[tonic::async_trait]
+impl LocalDataNode for Inner {
+    async fn write(&self, request: wire::WriteRequest) -> Result<wire::WriteResponse, Refusal> {
+        self.write(WriteCall::try_from(request)?).await
+    }
+
+    async fn scan(&self, request: wire::ScanRequest) -> Result<ScanParts, Refusal> {
+        let me = self.me.upgrade().ok_or_else(|| Refusal::Unavailable(format!("node {} is stopping", self.node)))?;
+        let results = me.scan(ScanCall::try_from(request)?).await?;
+        Ok(Box::pin(stream::try_unfold(results, |mut results| async move {
+            Ok(results.next().await?.map(|part| (part, results)))
+        })))
     }
 }
 
@@ -234,7 +268,7 @@ impl Inner {
         seat.shard.call(Lane::Write, move |shard: Shard| async move { shard.outcome(question).await }).await
     }
 
-    async fn scan(self: &Arc<Self>, call: ScanCall) -> Result<ScanResponses, Refusal> {
+    async fn scan(self: &Arc<Self>, call: ScanCall) -> Result<Results, Refusal> {
         let started = Instant::now();
         let seats = self.scan_seats(&call).await?;
         self.office.check_snapshot(call.snapshot).await?;
@@ -245,8 +279,7 @@ impl Inner {
         let run = move |shard: Shard| begin_and_run(shard, work, chunks, sender);
         let answer = Some(shard.submit(Lane::Scan, run).await?);
         let service = Arc::clone(self);
-        let results = Results { service, shard, call, batches, answer, ready: VecDeque::new(), started };
-        Ok(Box::pin(stream::try_unfold(results, Results::next)))
+        Ok(Results { service, shard, call, batches, answer, started })
     }
 
     fn work(&self, call: &ScanCall, chunks: Vec<ChunkRead>) -> ScanWork {
@@ -534,28 +567,23 @@ fn wire_status(handle: &ShardHandle<Shard>, status: &ShardStatus) -> wire::Shard
     }
 }
 
-/// The responses of a scan, as the receiver takes them. Dropped with the stream, which ends the scan.
+/// A scan as the receiver takes it. Dropped with the stream, which ends the scan.
 struct Results {
     service: Arc<Inner>,
     shard: ShardHandle<Shard>,
     call: ScanCall,
     batches: flume::Receiver<RecordBatch>,
     answer: Option<Answer<Ran>>,
-    ready: VecDeque<Bytes>,
     started: Instant,
 }
 
 impl Results {
-    async fn next(mut self) -> Result<Option<(wire::ScanResponse, Self)>, Status> {
+    async fn next(&mut self) -> Result<Option<ScanPart>, Refusal> {
         loop {
-            if let Some(batch) = self.ready.pop_front() {
-                return Ok(Some((wire::ScanResponse { batch, statistics: None }, self)));
-            }
             if let Ok(batch) = self.batches.recv_async().await {
-                encode_batch(&batch, &mut self.ready)?;
-                continue;
+                return Ok(Some(ScanPart::Rows(batch)));
             }
-            // The shard is done: the last message says how it went.
+            // The shard is done: the last part says how it went.
             let Some(answer) = self.answer.take() else { return Ok(None) };
             let ran = answer.wait().await.inspect_err(|error| {
                 debug!(query = self.call.query, %error, "scan failed");
@@ -563,8 +591,7 @@ impl Results {
             match ran {
                 Ran::Done(statistics) => {
                     let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    let statistics = Some(wire_statistics(&statistics, elapsed_us));
-                    return Ok(Some((wire::ScanResponse { batch: Bytes::new(), statistics }, self)));
+                    return Ok(Some(ScanPart::Done(wire_statistics(&statistics, elapsed_us))));
                 }
                 Ran::Undecided(begun) => self.run_settled(begun).await?,
             }
@@ -580,6 +607,30 @@ impl Results {
         self.answer = Some(self.shard.submit(Lane::Scan, run).await?);
         self.batches = batches;
         Ok(())
+    }
+}
+
+/// A scan as messages.
+struct Messages {
+    results: Results,
+    ready: VecDeque<Bytes>,
+}
+
+impl Messages {
+    async fn next(mut self) -> Result<Option<(wire::ScanResponse, Self)>, Status> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some((wire::ScanResponse { batch, statistics: None }, self)));
+            }
+            match self.results.next().await? {
+                Some(ScanPart::Rows(batch)) => encode_batch(&batch, &mut self.ready)?,
+                Some(ScanPart::Done(statistics)) => {
+                    let response = wire::ScanResponse { batch: Bytes::new(), statistics: Some(statistics) };
+                    return Ok(Some((response, self)));
+                }
+                None => return Ok(None),
+            }
+        }
     }
 }
 

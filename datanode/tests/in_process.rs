@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::physical_plan::ExecutionPlan;
+use meridian_client::cluster::ScanPart;
 use meridian_datanode::{DataNode, DataNodeError};
 use meridian_fragment::check_allowed;
 use meridian_proto::command::Command;
@@ -232,6 +233,41 @@ async fn an_error_of_a_row_is_the_statements_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_in_the_same_process_is_called_without_messages_while_it_lives() {
+    let mut lab = Lab::start(1).await;
+    let table = lab.create_table("t").await;
+    let chunk = lab.allocate(&table, 0).await.id;
+    let (channels, address) = (lab.cluster.channels.clone(), lab.address());
+    assert!(channels.data_node(&address).is_none());
+    channels.set_data_node(&address, lab.data_node().local());
+    lab.write(lab.write_request(chunk, 1, &batch(&table, 0..10_000, "a")).await).await.unwrap();
+
+    let request = lab.scan_request(&[chunk], lab.snapshot().await, &lab.leaf(&table));
+    let mut stream = lab.cluster.scan(lab.node, request, &table.schema.arrow()).await.unwrap();
+    let mut rows = 0;
+    let statistics = loop {
+        match stream.next().await.unwrap().unwrap() {
+            ScanPart::Rows(batch) => {
+                assert_eq!(batch.schema(), table.schema.arrow());
+                rows += batch.num_rows();
+            }
+            ScanPart::Done(statistics) => break statistics,
+        }
+    };
+    assert_eq!((rows, statistics.rows_returned, stream.bytes()), (10_000, 10_000, 0));
+    assert!(stream.next().await.unwrap().is_none());
+    let refusal = lab
+        .write(wire::WriteRequest { wire_version: 9, ..lab.write_request(chunk, 2, &batch(&table, 0..1, "a")).await });
+    assert!(refusal.await.unwrap_err().to_string().contains("wire version 9"));
+
+    lab.stop_data_node().await;
+    assert!(channels.data_node(&address).is_none(), "it ended, and nobody holds it");
+    lab.start_data_node().await;
+    assert_eq!(lab.rows(&table, &[chunk]).await.len(), 10_000, "over the wire");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_scan_ends_on_the_shard() {
     let lab = Lab::start(1).await;
     let table = lab.create_table("t").await;
@@ -243,8 +279,8 @@ async fn a_dropped_scan_ends_on_the_shard() {
     // More of them than a shard runs at a time: each must have made room.
     for _ in 0..80 {
         let request = lab.scan_request(&[chunk], lab.snapshot().await, &lab.leaf(&table));
-        let mut stream = lab.cluster.scan(lab.node, request).await.unwrap();
-        assert!(stream.message().await.unwrap().is_some());
+        let mut stream = lab.cluster.scan(lab.node, request, &table.schema.arrow()).await.unwrap();
+        assert!(stream.next().await.unwrap().is_some());
         drop(stream);
     }
     let rows = tokio::time::timeout(Duration::from_secs(20), lab.rows(&table, &[chunk])).await.unwrap();

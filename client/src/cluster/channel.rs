@@ -14,6 +14,8 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+use super::local::{LocalDataNode, WeakDataNode};
+
 /// Longest message between nodes: a piece of rows with its header, or a catalog.
 pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
 /// HTTP/2 window of a stream. 8 MiB x a few pieces in flight keep a 25 GbE link busy at 1 ms round trip.
@@ -35,6 +37,7 @@ pub struct Channels(Arc<Mutex<Pool>>);
 struct Pool {
     open: HashMap<String, Channel>,
     local: HashMap<String, mpsc::Sender<DuplexStream>>,
+    data_nodes: HashMap<String, WeakDataNode>,
 }
 
 impl Channels {
@@ -58,6 +61,19 @@ impl Channels {
         };
         pool.open.insert(address.to_owned(), channel.clone());
         channel
+    }
+
+    /// From now on the data node at `address` is this one, as long as it lives.
+    pub fn set_data_node(&self, address: &str, node: WeakDataNode) {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.data_nodes.insert(address.to_owned(), node);
+    }
+
+    /// The data node at `address`, if it lives in this process.
+    #[must_use]
+    pub fn data_node(&self, address: &str) -> Option<Arc<dyn LocalDataNode>> {
+        let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.data_nodes.get(address).and_then(WeakDataNode::upgrade)
     }
 
     /// From now on `address` is served in this process: the listener is handed to the server beside its TCP listener.

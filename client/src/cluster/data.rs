@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meridian_proto::catalog::{Chunk, NodeState};
@@ -15,6 +16,7 @@ use tonic::{ConnectError, Response, Status, Streaming};
 
 use super::Cluster;
 use super::channel::MESSAGE_BYTES_MAX;
+use super::local::LocalDataNode;
 use super::view::CatalogView;
 
 /// How long a node that counts as dead, and whose connections stand, is waited for.
@@ -47,6 +49,9 @@ impl Cluster {
         request: wire::WriteRequest,
         deadline: Instant,
     ) -> Result<wire::WriteResponse, SendError> {
+        if let Some(local) = self.local(node) {
+            return self.in_time_here(node, deadline, local.write(request)).await;
+        }
         let mut client = self.data_node(node).map_err(SendError::unsent)?;
         self.in_time(node, deadline, client.write(request)).await
     }
@@ -92,8 +97,7 @@ impl Cluster {
         self.in_time(chunk.primary, deadline, client.seal(request)).await.map(|response| response.state())
     }
 
-    /// Runs a fragment; dropping the stream ends it there.
-    pub async fn scan(
+    pub(super) async fn start_scan(
         &self,
         node: NodeId,
         request: wire::ScanRequest,
@@ -103,7 +107,7 @@ impl Cluster {
     }
 
     /// What comes next of a fragment that runs at `node`.
-    pub async fn next_of_scan(
+    pub(super) async fn next_of_scan(
         &self,
         node: NodeId,
         rows: &mut Streaming<wire::ScanResponse>,
@@ -141,6 +145,11 @@ impl Cluster {
         self.in_time(node, deadline, client.chunk_sizes(request)).await
     }
 
+    /// The node, if it lives in this process.
+    pub(super) fn local(&self, node: NodeId) -> Option<Arc<dyn LocalDataNode>> {
+        self.channels.data_node(&self.catalog.current().node(node)?.address)
+    }
+
     fn data_node(&self, node: NodeId) -> Result<DataNodeClient<Channel>, Refusal> {
         let view = self.catalog.current();
         let node = view.node(node).ok_or_else(|| Refusal::Unavailable(format!("node {node} is not in the catalog")))?;
@@ -162,11 +171,25 @@ impl Cluster {
         match answered {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error_of(node, status)),
-            Err(_) => {
-                let refusal = Refusal::Unavailable(format!("{} gave no answer in time", self.tell(node)));
-                Err(SendError { refusal, sent: true })
-            }
+            Err(_) => Err(SendError { refusal: self.late(node), sent: true }),
         }
+    }
+
+    /// As [`Self::in_time`], of a node in this process, whose every refusal is its own word.
+    async fn in_time_here<T>(
+        &self,
+        node: NodeId,
+        deadline: Instant,
+        call: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, SendError> {
+        match tokio::time::timeout_at(deadline, call).await {
+            Ok(answered) => answered.map_err(SendError::unsent),
+            Err(_) => Err(SendError { refusal: self.late(node), sent: true }),
+        }
+    }
+
+    fn late(&self, node: NodeId) -> Refusal {
+        Refusal::Unavailable(format!("{} gave no answer in time", self.tell(node)))
     }
 
     async fn unless_down<T>(&self, node: NodeId, call: impl Future<Output = Result<T, Status>>) -> Result<T, Refusal> {

@@ -1,10 +1,12 @@
 //! What a node needs of the others. Modules in order: channels, meta's client, the catalog view and its watch, the data
-//! path's calls, seals, the upkeep of whole chunks, the coordinator's core and its runner.
+//! path's calls, those within the process, seals, the upkeep of whole chunks, the coordinator's core and its runner.
 
 pub mod channel;
 pub mod coordinator;
 pub mod data;
+pub mod local;
 pub mod meta;
+pub mod scan;
 pub mod seal;
 pub mod split;
 pub mod transaction;
@@ -14,7 +16,9 @@ pub mod watch;
 
 pub use channel::{Channels, LocalListener};
 pub use data::SendError;
+pub use local::{LocalDataNode, ScanPart, ScanParts};
 pub use meta::MetaClient;
+pub use scan::ScanStream;
 pub use seal::Sealed;
 pub use transaction::{CommitError, Transaction, Transactions};
 pub use upkeep::{ChunkSizes, Maintained, Maintenance};

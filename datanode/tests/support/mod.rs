@@ -7,13 +7,13 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::ExecutionPlan;
-use meridian_client::cluster::{CatalogView, Channels, Cluster};
+use meridian_client::cluster::{CatalogView, Channels, Cluster, ScanPart};
 use meridian_datanode::{DataNode, DataNodeOptions, HEARTBEAT, SCAN_BYTES_MAX_DEFAULT};
 use meridian_fragment::{ChunkScanExec, FRAGMENT_VERSION, encode};
 use meridian_meta::{Bootstrap, Member, MemberOptions};
 use meridian_proto::catalog::{Cell, Chunk, NodeRole, Table};
 use meridian_proto::command::{Command, CreateHypertable, CreateTable, JoinNode, Reply};
-use meridian_proto::rows::{decode_rows, encode_rows};
+use meridian_proto::rows::encode_rows;
 use meridian_proto::schema::Column;
 use meridian_proto::{
     ChunkId, ClusterId, ColumnId, NodeId, ProducerId, Refusal, Sequence, Slot, SqlType, TransactionId, Ts,
@@ -95,6 +95,10 @@ impl Lab {
         let server = Server::builder().add_service(data_node.service()).serve_with_incoming(listener);
         self.servers.push(tokio::spawn(async move { server.await.unwrap() }));
         self.data_node = Some(data_node);
+    }
+
+    pub fn address(&self) -> String {
+        DATA_ADDRESS.to_owned()
     }
 
     pub fn data_node(&self) -> &DataNode {
@@ -229,13 +233,13 @@ impl Lab {
         request: wire::ScanRequest,
         schema: &SchemaRef,
     ) -> Result<(Vec<RecordBatch>, wire::ScanStatistics), Refusal> {
-        let mut stream = self.cluster.scan(self.node, request).await?;
+        let mut stream = self.cluster.scan(self.node, request, schema).await?;
         let mut batches = Vec::new();
-        while let Some(response) = stream.message().await.map_err(Refusal::from_status)? {
-            if let Some(statistics) = response.statistics {
-                return Ok((batches, statistics));
+        while let Some(part) = stream.next().await? {
+            match part {
+                ScanPart::Rows(batch) => batches.push(batch),
+                ScanPart::Done(statistics) => return Ok((batches, statistics)),
             }
-            batches.push(decode_rows(&response.batch, schema).unwrap());
         }
         panic!("a scan without last message");
     }

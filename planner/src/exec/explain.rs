@@ -345,7 +345,10 @@ impl NodeSum {
             put("segments scanned", json!(self.segments.0));
             put("segments pruned", json!(self.segments.1));
             put("rows returned", json!(self.rows));
-            put("bytes", json!(self.bytes));
+            // Within the process rows are handed over as they are.
+            if self.bytes > 0 {
+                put("bytes", json!(self.bytes));
+            }
             put("ms", json!((self.time_us as f64 / 10.0).round() / 100.0));
             if self.retries > 0 {
                 put("retries", json!(self.retries));

@@ -11,12 +11,10 @@ use bytes::Bytes;
 use datafusion::common::Result;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use meridian_client::cluster::Cluster;
+use meridian_client::cluster::{Cluster, ScanPart, ScanStream};
 use meridian_fragment::FRAGMENT_VERSION;
-use meridian_proto::rows::decode_rows;
 use meridian_proto::{CatalogVersion, CommandId, Refusal, TransactionId, Ts, WIRE_VERSION, wire};
 use tokio::time::Instant;
-use tonic::Streaming;
 use tracing::debug;
 
 use super::prune::{Target, route};
@@ -49,9 +47,9 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    fn note_rows(&self, rows: usize, bytes: usize) {
+    fn note_rows(&self, rows: usize, bytes: u64) {
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn note_remote(&self, more: &wire::ScanStatistics) {
@@ -138,7 +136,7 @@ struct Run {
 struct Current {
     target: Target,
     started: Instant,
-    stream: Streaming<wire::ScanResponse>,
+    stream: ScanStream,
     has_returned: bool,
 }
 
@@ -150,24 +148,18 @@ impl Run {
                 self.start(target).await?;
                 continue;
             };
-            match self.source.cluster.next_of_scan(current.target.node, &mut current.stream).await {
-                Ok(Some(response)) => {
-                    if let Some(statistics) = &response.statistics {
-                        self.traffic.note_remote(statistics);
-                    }
-                    let batch = if response.batch.is_empty() {
-                        None
-                    } else {
-                        let batch = decode_rows(&response.batch, &self.schema)?;
-                        self.traffic.note_rows(batch.num_rows(), response.batch.len());
-                        Some(batch)
-                    };
-                    // An empty batch shows nothing to anybody, so the fragment may still be run again.
-                    current.has_returned |= batch.as_ref().is_some_and(|batch| batch.num_rows() > 0);
+            let bytes = current.stream.bytes();
+            match current.stream.next().await {
+                Ok(Some(ScanPart::Done(statistics))) => {
+                    self.traffic.note_remote(&statistics);
                     self.current = Some(current);
-                    if batch.is_some() {
-                        return Ok(batch);
-                    }
+                }
+                Ok(Some(ScanPart::Rows(batch))) => {
+                    self.traffic.note_rows(batch.num_rows(), current.stream.bytes() - bytes);
+                    // An empty batch shows nothing to anybody, so the fragment may still be run again.
+                    current.has_returned |= batch.num_rows() > 0;
+                    self.current = Some(current);
+                    return Ok(Some(batch));
                 }
                 Ok(None) => {
                     let elapsed = current.started.elapsed().as_micros();
@@ -187,7 +179,7 @@ impl Run {
 
     async fn start(&mut self, target: Target) -> Result<(), Refusal> {
         let started = Instant::now();
-        match self.source.cluster.scan(target.node, self.request(&target)).await {
+        match self.source.cluster.scan(target.node, self.request(&target), &self.schema).await {
             Ok(stream) => {
                 self.current = Some(Current { target, started, stream, has_returned: false });
                 Ok(())

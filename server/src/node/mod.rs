@@ -153,6 +153,7 @@ impl Node {
             self.waits_for("the data node to open its shards");
             let data = data::start(self, cluster.clone()).await?;
             self.services.add(data.service());
+            self.channels.set_data_node(&self.addresses.cluster_advertised, data.local());
             *self.data.write().await = Some(data);
             data::set_figures(&self.sources, &self.data, &cluster);
         }
