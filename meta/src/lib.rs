@@ -24,6 +24,9 @@ pub mod service;
 
 pub mod member;
 
+#[doc(hidden)]
+pub mod arbitrary;
+
 pub use error::MetaError;
 pub use member::{Bootstrap, Member, MemberOptions};
 pub use raft::Intervals;
