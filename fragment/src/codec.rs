@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::Schema;
+use bytes::Bytes;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -29,6 +31,7 @@ use crate::buckets::BucketAggregateExec;
 use crate::functions;
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
+use crate::schemas::{decode_schema, encode_schema};
 use crate::want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
 
 /// Plans shorter than this cannot nest deeper than a decoder follows: 100 levels of at least two length-prefixed
@@ -38,9 +41,11 @@ const SHALLOW_BYTES: usize = 1024;
 /// Encodes a fragment. Refuses what [`check_allowed`] refuses, and what nests too deeply to be decoded.
 pub fn encode(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
     check_allowed(plan)?;
-    let node = DefaultPhysicalProtoConverter {}.execution_plan_to_proto(plan, &Codec)?;
+    let codec = Codec::default();
+    let node = DefaultPhysicalProtoConverter {}.execution_plan_to_proto(plan, &codec)?;
     let bytes = node.encode_to_vec();
-    if bytes.len() > SHALLOW_BYTES {
+    // The leaf is one field of bytes to this decoder, however long the schema in it.
+    if bytes.len() - codec.leaf_bytes.into_inner() > SHALLOW_BYTES {
         PhysicalPlanNode::decode(bytes.as_slice()).map_err(|error| unreadable(&error))?;
     }
     Ok(bytes)
@@ -59,7 +64,8 @@ fn decode_checked(bytes: &[u8]) -> Result<Arc<dyn ExecutionPlan>> {
     static CONTEXT: LazyLock<TaskContext> =
         LazyLock::new(|| functions::context(SessionConfig::new(), Arc::new(RuntimeEnv::default())));
     let node = PhysicalPlanNode::decode(bytes).map_err(|error| unreadable(&error))?;
-    let plan = Guard.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(&CONTEXT, &Codec))?;
+    let codec = Codec::default();
+    let plan = Guard.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(&CONTEXT, &codec))?;
     check_allowed(&plan)?;
     Ok(plan)
 }
@@ -146,9 +152,9 @@ struct Leaf {
     table: u32,
     #[prost(uint32, tag = "2")]
     schema_version: u32,
-    /// Of the table.
-    #[prost(message, optional, tag = "3")]
-    schema: Option<protobuf::Schema>,
+    /// Of the table: a `protobuf::Schema`.
+    #[prost(bytes = "bytes", tag = "3")]
+    schema: Bytes,
     #[prost(uint32, repeated, tag = "4")]
     projection: Vec<u32>,
     #[prost(message, repeated, tag = "5")]
@@ -224,7 +230,7 @@ impl TryFrom<&ChunkScanExec> for Leaf {
         Ok(Self {
             table: leaf.table().0,
             schema_version: leaf.schema_version().0,
-            schema: Some(leaf.table_schema().as_ref().try_into()?),
+            schema: encode_schema(leaf.table_schema())?,
             projection: leaf.projection().iter().map(|column| narrow(*column)).collect::<Result<_>>()?,
             bounds: bounds.collect::<Result<_>>()?,
             series: match leaf.want() {
@@ -374,7 +380,9 @@ impl TryFrom<Leaf> for ChunkScanExec {
     type Error = DataFusionError;
 
     fn try_from(leaf: Leaf) -> Result<Self> {
-        let Some(schema) = &leaf.schema else { return plan_err!("a chunk scan without a schema") };
+        if leaf.schema.is_empty() {
+            return plan_err!("a chunk scan without a schema");
+        }
         let value = |end: &Option<protobuf::ScalarValue>| end.as_ref().map(ScalarValue::try_from).transpose();
         let bounds = leaf
             .bounds
@@ -384,7 +392,7 @@ impl TryFrom<Leaf> for ChunkScanExec {
         let scan = ChunkScanExec::try_new(
             TableId(leaf.table),
             SchemaVersion(leaf.schema_version),
-            Arc::new(schema.try_into()?),
+            decode_schema(&leaf.schema)?,
             leaf.projection.iter().map(|column| *column as usize).collect(),
             bounds.collect::<Result<_>>()?,
         )?;
@@ -401,8 +409,11 @@ const BUCKETS: &[u8] = b"b";
 
 /// Our own operators as extension nodes: the leaf, and with one input, the aggregates of metadata and of buckets.
 /// Functions travel by name and are found in the decoding context.
-#[derive(Debug)]
-struct Codec;
+#[derive(Debug, Default)]
+struct Codec {
+    /// Of the leaf that was encoded.
+    leaf_bytes: AtomicUsize,
+}
 
 impl PhysicalExtensionCodec for Codec {
     fn try_decode(
@@ -438,6 +449,8 @@ impl PhysicalExtensionCodec for Codec {
         let Some(leaf) = node.downcast_ref::<ChunkScanExec>() else {
             return plan_err!("a fragment cannot hold {}", node.name());
         };
-        Leaf::try_from(leaf)?.encode(bytes).map_err(|error| DataFusionError::Plan(error.to_string()))
+        Leaf::try_from(leaf)?.encode(bytes).map_err(|error| DataFusionError::Plan(error.to_string()))?;
+        self.leaf_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        Ok(())
     }
 }

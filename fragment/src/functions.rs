@@ -54,7 +54,7 @@ fn in_order(function: &AggregateUDF) -> Option<AggregateUDF> {
     function.clone().with_beneficial_ordering(true).ok().flatten()
 }
 
-/// A context that knows the functions, for decoding and running.
+/// A context that knows the functions, for decoding.
 pub(crate) fn context(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> TaskContext {
     TaskContext::new(
         None,

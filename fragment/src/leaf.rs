@@ -1,8 +1,9 @@
 //! The leaf of a fragment: the rows of the chunks that a request names, as one partition without an order; all of them,
 //! or those that the plan above needs.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
@@ -22,7 +23,6 @@ use datafusion::scalar::ScalarValue;
 use meridian_proto::{SchemaVersion, TableId};
 
 use crate::bound::{Bound, bounds_of, intersect};
-use crate::functions;
 use crate::want::{Series, Want};
 
 /// Reads chunks of one table. Only a description: its rows come from the [`ChunkSource`] of the [`TaskContext`].
@@ -78,11 +78,23 @@ pub(crate) fn source_of(context: &TaskContext) -> Result<Arc<dyn ChunkSource>> {
 /// The context that a decoded fragment is executed with.
 #[must_use]
 pub fn task_context(source: Arc<dyn ChunkSource>, runtime: Arc<RuntimeEnv>, batch_rows: usize) -> Arc<TaskContext> {
-    let config = SessionConfig::new()
-        .with_target_partitions(1)
-        .with_batch_size(batch_rows)
-        .with_extension(Arc::new(Source(source)));
-    Arc::new(functions::context(config, runtime))
+    static CONFIG: LazyLock<SessionConfig> = LazyLock::new(|| SessionConfig::new().with_target_partitions(1));
+    let mut config = CONFIG.clone().with_extension(Arc::new(Source(source)));
+    // Options are shared until one of them is set.
+    if config.batch_size() != batch_rows {
+        config = config.with_batch_size(batch_rows);
+    }
+    // What was decoded holds its functions; nothing is found by its name any more.
+    Arc::new(TaskContext::new(
+        None,
+        "fragment".to_owned(),
+        config,
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        runtime,
+    ))
 }
 
 /// The leaf of a fragment that was checked: every allowed operator has one input.

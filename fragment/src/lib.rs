@@ -16,6 +16,7 @@ mod codec;
 mod functions;
 mod leaf;
 mod metadata;
+mod schemas;
 mod trace;
 mod want;
 

@@ -61,11 +61,11 @@ pub(crate) fn columns_of(expr: &Arc<dyn PhysicalExpr>, columns: &[Option<usize>]
     collect_columns(expr).iter().map(|column| columns.get(column.index()).copied().flatten()).collect()
 }
 
-/// The same plan over another leaf.
+/// The same plan over another leaf of the same columns, whose properties are the same, too.
 pub(crate) fn with_leaf(node: &Arc<dyn ExecutionPlan>, leaf: ChunkScanExec) -> Result<Arc<dyn ExecutionPlan>> {
     let children = node.children();
     let [child] = children.as_slice() else { return Ok(Arc::new(leaf)) };
     let child = with_leaf(child, leaf)?;
-    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
     Arc::clone(node).replace_children(vec![child], options)
 }

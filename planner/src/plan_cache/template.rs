@@ -10,7 +10,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::sql::sqlparser::ast;
 use meridian_proto::SqlType;
 use meridian_proto::catalog::Table;
@@ -18,7 +18,7 @@ use meridian_proto::catalog::Table;
 use crate::error::SqlError;
 use crate::exec::catalog::{Found, StatementCatalog};
 use crate::exec::fill::{check_may_be_kept, fill};
-use crate::exec::open_scan::{Filling, OpenCatalog};
+use crate::exec::open_scan::{Filling, OpenCatalog, OpenScanExec};
 use crate::outcome::OutputColumn;
 use crate::sql::comparisons::known_type;
 use crate::sql::cut::Cut;
@@ -146,7 +146,12 @@ impl Template {
     async fn variant(&self, base: &SessionState, filling: &Arc<Filling>) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let mut state = base.clone();
         state.config_mut().set_extension(Arc::clone(filling));
-        let plan = base.query_planner().create_physical_plan(&self.logical, &state).await?;
+        let mut plan = base.query_planner().create_physical_plan(&self.logical, &state).await?;
+        // What one shard sends need not be spread over partitions here, only to be merged again.
+        if let [1] = partitions_of_scans(&plan)?[..] {
+            state.config_mut().options_mut().execution.target_partitions = 1;
+            plan = base.query_planner().create_physical_plan(&self.logical, &state).await?;
+        }
         check_may_be_kept(&plan)?;
         Ok(plan)
     }
@@ -155,6 +160,17 @@ impl Template {
     pub(crate) fn size_bytes(&self) -> usize {
         self.size_bytes
     }
+}
+
+fn partitions_of_scans(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<usize>> {
+    let mut partitions = Vec::new();
+    plan.apply(|plan| {
+        if plan.is::<OpenScanExec>() {
+            partitions.push(plan.output_partitioning().partition_count());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(partitions)
 }
 
 enum Attempt {

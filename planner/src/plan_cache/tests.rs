@@ -95,7 +95,7 @@ fn with_other_constants(cut: &Cut, shape: &Shape) -> String {
     text
 }
 
-/// What is read where: operators of the fragments, chunks, shards.
+/// What is read where: operators of the fragments, chunks, shards. With one shard a kept plan may send more of itself there.
 fn scans_of(plan: &Arc<dyn ExecutionPlan>) -> Vec<(Vec<String>, usize, usize)> {
     let mut scans = Vec::new();
     plan.apply(|plan| {
@@ -103,7 +103,11 @@ fn scans_of(plan: &Arc<dyn ExecutionPlan>) -> Vec<(Vec<String>, usize, usize)> {
             let operators = std::iter::successors(Some(scan.fragment()), |plan| plan.children().first().copied());
             let mut names: Vec<_> = operators.map(|plan| plan.name().to_owned()).collect();
             names.dedup();
-            scans.push((names, scan.targets().chunk_count(), scan.targets().targets.len()));
+            let shards = scan.targets().targets.len();
+            if shards == 1 {
+                names.clear();
+            }
+            scans.push((names, scan.targets().chunk_count(), shards));
         }
         Ok(TreeNodeRecursion::Continue)
     })

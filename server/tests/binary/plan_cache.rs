@@ -1,6 +1,7 @@
 //! Plans that are kept from one statement to the next: EXPLAIN and the metrics tell of them, and no statement is answered
 //! by one that its session, its transaction or a change of its tables made another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -173,6 +174,34 @@ async fn explain_and_metrics_tell_of_kept_plans() {
     };
     assert!(figure("hits_total") >= 5, "{metrics}");
     assert!(figure("misses_total") >= 2 && figure("plans") == 2 && figure("bytes") > 0, "{metrics}");
+}
+
+#[tokio::test]
+async fn clocks_and_chance_are_those_of_each_statement() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    fill(&sql).await;
+    let query = |what: &str, hour: usize| format!("SELECT {what} FROM m WHERE device = 'd1' AND n = {hour} LIMIT 1");
+    for what in ["random()", "now()", "statement_timestamp()", "clock_timestamp()", "now() - time"] {
+        let mut seen = BTreeSet::new();
+        for hour in 0..5 {
+            assert!(seen.insert(sql.one(&query(what, hour % 2)).await), "{what}: {seen:?}");
+        }
+    }
+    assert_eq!(plan_of(&sql, &query("now()", 3)).await, "hit");
+    let count = |hour: usize| format!("SELECT count(*) FROM m WHERE n = {hour} AND random() < 0.5");
+    let mut seen = BTreeSet::new();
+    for turn in 0..60 {
+        seen.insert(sql.one(&count(turn % 2)).await);
+    }
+    assert!(seen.len() > 2, "{seen:?}");
+    // In a transaction it stands still.
+    sql.run("BEGIN").await;
+    let first = sql.one(&query("now()", 1)).await;
+    assert_eq!(sql.one(&query("now()", 1)).await, first);
+    assert_ne!(sql.one(&query("statement_timestamp()", 1)).await, sql.one(&query("statement_timestamp()", 1)).await);
+    sql.run("COMMIT").await;
+    assert_ne!(sql.one(&query("now()", 1)).await, first);
 }
 
 #[tokio::test]

@@ -13,9 +13,11 @@ use meridian_proto::catalog::Table;
 use crate::exec::remote_scan::RemoteScanExec;
 
 /// `plan`, an aggregate over the scan that may be pushed into it, as a plan with a better leaf; `None`: there is none.
+/// `mode`: whether its properties are to be worked out anew.
 pub(super) fn choose_leaf(
     plan: &Arc<dyn ExecutionPlan>,
     scan: &RemoteScanExec,
+    mode: ChildrenPropertiesMode,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(aggregate) = plan.downcast_ref::<AggregateExec>().filter(|_| scan.leaves()) else { return Ok(None) };
     let order = order_of(scan.table());
@@ -36,7 +38,7 @@ pub(super) fn choose_leaf(
         )?;
         return Ok(Some(Arc::new(last)));
     }
-    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    let options = ReplaceChildrenOptions::new(mode);
     let fragment = Arc::clone(plan).replace_children(vec![Arc::clone(scan.fragment())], options)?;
     match meridian_fragment::choose_leaf(&fragment, &order)? {
         Some(fragment) if check_allowed(&fragment).is_ok() => Ok(Some(Arc::new(scan.with_fragment(fragment)?))),

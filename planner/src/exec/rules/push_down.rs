@@ -42,7 +42,7 @@ pub(crate) fn absorbed(
     if !is_wanted(plan.as_ref()) || !is_pushable(plan.as_ref()) {
         return Ok(None);
     }
-    if let Some(better) = choose_leaf(plan, scan)? {
+    if let Some(better) = choose_leaf(plan, scan, mode)? {
         return Ok(Some(better));
     }
     let options = ReplaceChildrenOptions::new(mode);
