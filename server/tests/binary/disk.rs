@@ -128,10 +128,12 @@ async fn files_of_a_newer_format_are_refused_by_name_and_untouched() {
     drop(sql);
     assert_eq!(node.stop(), Some(0), "{}", node.log());
     let files: Vec<_> = snapshot(node.folder()).into_iter().map(|(path, _)| path).collect();
-    let find = |ending| files.iter().find(|path| path.to_string_lossy().ends_with(ending)).expect(ending);
-    let kinds: [(&str, Raise); 3] = [(".wal", raise_head), ("MANIFEST", raise_head), (".log", raise_meta_log)];
+    let kinds: [(&str, Raise); 4] =
+        [(".wal", raise_head), ("MANIFEST", raise_head), (".seg", raise_segment), (".log", raise_meta_log)];
     for (ending, raise) in kinds {
-        let path = find(ending);
+        let mut named = files.iter().filter(|path| path.to_string_lossy().ends_with(ending));
+        // A newer release that has written segments has written the newest one.
+        let path = if ending == ".seg" { named.next_back() } else { named.next() }.expect(ending);
         let whole = std::fs::read(path).unwrap();
         let mut newer = whole.clone();
         raise(&mut newer);
@@ -146,20 +148,6 @@ async fn files_of_a_newer_format_are_refused_by_name_and_untouched() {
         assert_eq!(changes(&before, &snapshot(&part)), Vec::<PathBuf>::new(), "{ending}: untouched");
         std::fs::write(path, whole).unwrap();
     }
-    // A segment is looked at when it is asked for.
-    let segment = find(".seg");
-    let whole = std::fs::read(segment).unwrap();
-    let mut newer = whole.clone();
-    raise_segment(&mut newer);
-    std::fs::write(segment, &newer).unwrap();
-    node.run();
-    node.wait_ready();
-    let (state, message) = node.connect().await.fail("SELECT count(filler) FROM t").await;
-    assert_eq!(state, "XX001", "{message}");
-    assert!(message.contains(&format!("{} has format version 99", segment.display())), "{message}");
-    node.kill();
-    assert_eq!(std::fs::read(segment).unwrap(), newer, "untouched");
-    std::fs::write(segment, whole).unwrap();
     node.run();
     node.wait_ready();
     assert_eq!(node.connect().await.one("SELECT count(filler) FROM t").await, "10000");

@@ -163,6 +163,22 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok(Self { file, header, footer, file_bytes, cache: None, decoder: RefCell::default() })
     }
 
+    /// Refuses a file that a newer release has written, by its first block. What else may be wrong with it is told when
+    /// it is opened.
+    pub async fn refuse_newer<D: Disk<File = F>>(
+        disk: &D,
+        directory: &Path,
+        segment: SegmentId,
+    ) -> Result<(), EngineError> {
+        let path = layout::segment_path(directory, segment);
+        let Ok(file) = disk.open(&path).await else { return Ok(()) };
+        let Ok(head) = file.read_at(0, HEADER_BYTES).await else { return Ok(()) };
+        match Header::decode(&path, &head) {
+            Err(newer @ EngineError::NewerFormat { .. }) => Err(newer),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps pages in this part of a cache from now on.
     #[must_use]
     pub fn cached(self, pages: Rc<FilePages>) -> Self {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use meridian_proto::ChunkId;
+use meridian_proto::ids::SegmentId;
 use meridian_proto::rows::decode_rows;
 
 use super::chunk::{Chunk, ChunkState};
@@ -30,6 +31,7 @@ use crate::manifest::{self, ManifestOwner};
 use crate::memtable;
 use crate::pace::Signal;
 use crate::record::{Body, RowsBody};
+use crate::segment::SegmentReader;
 use crate::wal::{Owner, Wal, WalEntry, WalOptions, WalReport};
 
 pub(super) struct Recovered<D: Disk> {
@@ -96,6 +98,10 @@ async fn load_manifests<D: Disk>(
         // The manifest that is read is the one that a power cut leaves.
         disk.sync_directory(&directory).await?;
         if let Some(manifest) = manifest::load(disk, &directory, owner).await? {
+            // A newer release that has written segments has written the newest one.
+            if let Some(newest) = manifest.segments.iter().map(|segment| segment.segment).max() {
+                SegmentReader::refuse_newer(disk, &directory, SegmentId(newest)).await?;
+            }
             let state = ChunkState::restore(chunk, &manifest).ok_or_else(|| {
                 EngineError::corruption(&directory.join(MANIFEST_NAME), 0, "a column has an unknown type")
             })?;
