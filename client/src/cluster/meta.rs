@@ -308,11 +308,11 @@ impl MetaClient {
             }
             if Instant::now() + backoff >= deadline {
                 let reason = match (sent, is_anybody_there) {
-                    (true, _) => "the meta group gave no answer in time".to_owned(),
-                    (false, true) => "the meta group has no leader".to_owned(),
-                    (false, false) => format!("no access node answers at {}", self.addresses().join(", ")),
+                    (true, _) => "the meta group gave no answer in time",
+                    (false, true) => "the meta group has no leader",
+                    (false, false) => "no access node answers",
                 };
-                return Err(SendError { refusal: unavailable(&reason), sent });
+                return Err(SendError { refusal: unavailable(reason), sent });
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);

@@ -187,7 +187,7 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<(String, Value)> {
         if !keys.is_empty() {
             add("Group Key", keys.join(", "));
         }
-        let functions: Vec<&str> = aggregate.aggr_expr().iter().map(|expr| expr.name()).collect();
+        let functions: Vec<String> = aggregate.aggr_expr().iter().map(|expr| as_written(expr.name())).collect();
         if !functions.is_empty() {
             add("Aggregates", functions.join(", "));
         }
@@ -356,4 +356,8 @@ impl NodeSum {
         }
         Value::Object(object)
     }
+}
+/// `count(*)` goes through planning as a count of ones.
+fn as_written(function: &str) -> String {
+    function.replace("count(Int64(1))", "count(*)")
 }

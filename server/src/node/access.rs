@@ -48,13 +48,10 @@ impl Access {
         options.voters_max = config.voters_max;
         options.heartbeat = config.heartbeat;
         options.dead_after = config.dead_after;
+        let awaited = awaited(node)?;
         let member = Member::start(options).await.map_err(Failure::failed)?;
         node.services.add(member.service());
-        if config.join.is_empty() {
-            node.waits_for(&format!("`meridian cluster init --cluster {}`", node.addresses.cluster_advertised));
-        } else {
-            node.waits_for(&format!("the cluster at {} to take this node", config.join.join(", ")));
-        }
+        node.waits_for(&awaited);
         let (cluster, id) = member.ready().await.map_err(Failure::failed)?;
         tracing::info!(%cluster, node = %id, "member of the meta group");
         Ok(Self { member: Arc::new(RwLock::new(Some(member))), node: id, gateway: None })
@@ -138,4 +135,18 @@ impl Access {
             member.shutdown().await;
         }
     }
+}
+
+/// What a member waits for before it serves.
+fn awaited(node: &Node) -> Result<String, Failure> {
+    let config = &node.config;
+    Ok(if node.folder.has_member()? {
+        "the meta group to have a leader".to_owned()
+    } else if !config.join.is_empty() {
+        format!("the cluster at {} to take this node", config.join.join(", "))
+    } else if config.role == Role::All {
+        "a new cluster to begin".to_owned()
+    } else {
+        format!("`meridian cluster init --cluster {}`", node.addresses.cluster_advertised)
+    })
 }

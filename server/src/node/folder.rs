@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use meridian_datanode::identity as data_identity;
-use meridian_meta::identity::IdentityFile;
+use meridian_meta::identity::{IdentityFile, Stage};
 use meridian_meta::log::DiskSpace;
 
 use crate::config::Role;
@@ -70,6 +70,12 @@ impl DataFolder {
         Err(Failure::failed(format!("data folder {path} belongs to {other}, this process was started as role {role}")))
     }
 
+    /// Whether an access node has begun here, or joined.
+    pub fn has_member(&self) -> Result<bool, Failure> {
+        let identity = IdentityFile::new(&self.path.join("meta")).read().map_err(Failure::failed)?;
+        Ok(identity.is_some_and(|identity| identity.stage == Stage::Settled))
+    }
+
     /// The member makes its own folder in it.
     pub fn path(&self) -> &Path {
         &self.path
@@ -111,7 +117,7 @@ fn in_use(path: &Path, lock: &mut File) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use meridian_meta::identity::{Identity, Stage};
+    use meridian_meta::identity::Identity;
     use meridian_proto::{ClusterId, NodeId};
 
     use super::*;

@@ -1,6 +1,6 @@
 //! Health and metrics over HTTP.
 
-use crate::common::{Cluster, Node, NodeSpec};
+use crate::common::{Cluster, Node, NodeSpec, Port};
 
 #[tokio::test]
 async fn metrics_count_what_happened() {
@@ -45,10 +45,40 @@ fn an_access_node_without_a_cluster_lives_and_is_not_ready() {
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["ready"]), (503, &serde_json::Value::Bool(false)));
     assert!(body["reason"].as_str().unwrap().starts_with("starting"), "{body}");
+    wait_reason(&node, &format!("waiting for `meridian cluster init --cluster {}`", node.cluster_address()));
     assert_eq!(node.get("/health/live").unwrap().0, 200);
     assert_eq!(node.get("/version").unwrap().0, 200);
     assert_eq!(node.get("/nowhere").unwrap().0, 404);
     assert_eq!(node.stop(), Some(0), "it also stops while it waits");
+}
+
+#[test]
+fn a_data_node_whose_cluster_is_not_there_says_whom_it_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = Port::take();
+    let mut node = Node::new(NodeSpec {
+        role: "data",
+        name: "dn1".to_owned(),
+        folder: folder.path().join("dn1"),
+        join: vec![nobody.address()],
+        flags: Vec::new(),
+    });
+    node.run();
+    wait_reason(&node, &format!("waiting for the cluster at {}: no access node answers", nobody.address()));
+    assert_eq!(node.stop(), Some(0));
+}
+
+/// Waits until the node says that it is not ready for this reason.
+fn wait_reason(node: &Node, reason: &str) {
+    let deadline = std::time::Instant::now() + crate::common::PATIENCE;
+    loop {
+        let (status, body) = node.get("/health/ready").unwrap();
+        if status == 503 && body.contains(reason) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{status} {body}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -80,6 +80,8 @@ async fn explain_says_what_runs_where() {
     assert!(!plan.is_empty());
     let plan = sql.rows("EXPLAIN ANALYZE SELECT device, avg(value) FROM m GROUP BY device").await.join("\n");
     assert!(plan.contains("dn1") && plan.contains("dn2"), "{plan}");
+    let plan = sql.rows("EXPLAIN SELECT count(*) FROM m").await.join("\n");
+    assert!(plan.contains("Aggregates: count(*)"), "{plan}");
 }
 
 #[tokio::test]
