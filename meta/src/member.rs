@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use meridian_client::cluster::Channels;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
+use meridian_client::cluster::{Channels, LocalMember};
 use meridian_proto::wire::meta_server::MetaServer;
 use meridian_proto::{ClusterId, NodeId, wire};
 use tokio::sync::{mpsc, watch};
@@ -89,6 +89,8 @@ impl MemberOptions {
 pub struct Member {
     shared: Arc<Shared>,
     service: MetaService,
+    /// For callers in this process, who hold it weakly.
+    _local: Arc<dyn LocalMember>,
     life: JoinHandle<()>,
 }
 
@@ -137,8 +139,11 @@ impl Member {
                 None
             }
         };
+        let service = MetaService { phase: phase_receiver, init };
+        let local: Arc<dyn LocalMember> = Arc::new(service.clone());
+        shared.options.channels.set_member(&shared.options.address, Arc::downgrade(&local));
         let life = tokio::spawn(Arc::clone(&shared).live(running, init_requests));
-        Ok(Self { shared, service: MetaService { phase: phase_receiver, init }, life })
+        Ok(Self { shared, service, _local: local, life })
     }
 
     /// The service for the node's server.

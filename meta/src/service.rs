@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meridian_client::cluster::LocalMember;
 use meridian_proto::catalog::{NodeRole, NodeState};
 use meridian_proto::command::{Command, JoinNode, Reply};
 use meridian_proto::start::{HeardStart, Start};
 use meridian_proto::wire::meta_server::Meta;
 use meridian_proto::{
-    CatalogVersion, ClusterId, Incarnation, NodeId, ProducerId, Refusal, Sequence, StartMark, WIRE_VERSION, wire,
+    CatalogVersion, ClusterId, Incarnation, NodeId, ProducerId, Refusal, Sequence, StartMark, Ts, WIRE_VERSION, wire,
 };
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -79,6 +80,14 @@ impl MetaService {
 
     fn expect_running(&self) -> Result<Running, Refusal> {
         self.running().ok_or_else(|| Refusal::Unavailable("this access node is not in a cluster yet".to_owned()))
+    }
+}
+
+#[tonic::async_trait]
+impl LocalMember for MetaService {
+    async fn timestamp(&self) -> Option<(Ts, CatalogVersion)> {
+        let stamp = self.running()?.timestamps.next().await.ok()?;
+        Some((stamp.timestamp, stamp.version))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use super::local::{LocalDataNode, WeakDataNode};
+use super::local::{LocalDataNode, LocalMember, WeakDataNode, WeakMember};
 
 /// Longest message between nodes: a piece of rows with its header, or a catalog.
 pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
@@ -38,6 +38,7 @@ struct Pool {
     open: HashMap<String, Channel>,
     local: HashMap<String, mpsc::Sender<DuplexStream>>,
     data_nodes: HashMap<String, WeakDataNode>,
+    members: HashMap<String, WeakMember>,
 }
 
 impl Channels {
@@ -74,6 +75,19 @@ impl Channels {
     pub fn data_node(&self, address: &str) -> Option<Arc<dyn LocalDataNode>> {
         let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pool.data_nodes.get(address).and_then(WeakDataNode::upgrade)
+    }
+
+    /// From now on the access node at `address` is this one, as long as it lives.
+    pub fn set_member(&self, address: &str, member: WeakMember) {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.members.insert(address.to_owned(), member);
+    }
+
+    /// The access node at `address`, if it lives in this process.
+    #[must_use]
+    pub fn member(&self, address: &str) -> Option<Arc<dyn LocalMember>> {
+        let pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.members.get(address).and_then(WeakMember::upgrade)
     }
 
     /// From now on `address` is served in this process: the listener is handed to the server beside its TCP listener.

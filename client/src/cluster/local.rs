@@ -1,10 +1,11 @@
-//! A data node in this process: rows are handed over as they are, without a message in between.
+//! What lives in this process and is called without a message in between: a data node, whose rows are handed over as they are,
+//! and a member of the meta group.
 
 use std::sync::Weak;
 
 use arrow::array::RecordBatch;
 use futures::stream::BoxStream;
-use meridian_proto::{Refusal, wire};
+use meridian_proto::{CatalogVersion, Refusal, Ts, wire};
 
 /// The data path's calls, as its service has them.
 #[tonic::async_trait]
@@ -19,6 +20,15 @@ pub trait LocalDataNode: Send + Sync {
 pub type WeakDataNode = Weak<dyn LocalDataNode>;
 
 pub type ScanParts = BoxStream<'static, Result<ScanPart, Refusal>>;
+
+/// A member of the meta group.
+#[tonic::async_trait]
+pub trait LocalMember: Send + Sync {
+    /// R1, as long as this member leads the group; `None`: it is to be asked for as from elsewhere.
+    async fn timestamp(&self) -> Option<(Ts, CatalogVersion)>;
+}
+
+pub type WeakMember = Weak<dyn LocalMember>;
 
 /// What a scan sends, piece by piece.
 #[derive(Clone, Debug)]

@@ -166,6 +166,9 @@ impl MetaClient {
     }
 
     async fn ask_timestamp(&self, deadline: Instant) -> TimestampAnswer {
+        if let Some(stamp) = self.timestamp_here(deadline).await {
+            return Ok(stamp);
+        }
         let asked = self.at_leader(deadline, CALL_TIMEOUT, |mut client| async move {
             let response = client.timestamp(wire::TimestampRequest {}).await?.into_inner();
             Ok(match response.not_leader {
@@ -174,6 +177,13 @@ impl MetaClient {
             })
         });
         asked.await.map_err(|error| error.refusal)
+    }
+
+    /// From the leader, if it is known and lives in this process.
+    async fn timestamp_here(&self, deadline: Instant) -> Option<(Ts, CatalogVersion)> {
+        let leader = self.members().leader.clone()?;
+        let member = self.0.channels.member(&leader)?;
+        tokio::time::timeout_at(deadline, member.timestamp()).await.ok().flatten()
     }
 
     /// Asks to come into the cluster. `Unavailable` while it is not initialised.
