@@ -631,11 +631,12 @@ impl SimulatedFile {
             self.note_misdeed(state, position, Some((path.clone(), elsewhere)));
             return put(state, &path, &contents, elsewhere, buffer);
         }
+        let done = put(state, &self.path, &self.contents, position, buffer);
         if is_log(&self.path, position) {
             state.log_end = Some((self.path.clone(), position, position + buffer.len() as u64));
-            state.is_log_dirty = true;
+            state.is_log_dirty = done.is_ok();
         }
-        put(state, &self.path, &self.contents, position, buffer)
+        done
     }
 
     /// Another block, of this file as often as of any; `None` when it happens to be the right one.
@@ -738,6 +739,8 @@ impl DiskFile for SimulatedFile {
             let mut state = self.disk.0.borrow_mut();
             if is_due(&mut state.faults.sync_fails_in) {
                 state.lose_some(&mut self.contents.borrow_mut());
+                // What it held may be gone, and then tells nothing of the records before it.
+                state.is_log_dirty &= !is_log(&self.path, 1);
                 if !state.faults.has(Omission::SyncError) {
                     return Err(DiskError::SyncFailed { path: self.path.clone(), source: failed() });
                 }
