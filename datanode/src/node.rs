@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
-use meridian_client::cluster::Cluster;
 use meridian_client::cluster::channel::MESSAGE_BYTES_MAX;
 use meridian_client::cluster::local::WeakDataNode;
+use meridian_client::cluster::{Cluster, LocalDataNode};
 use meridian_engine::{Shard, ShardOptions};
 use meridian_proto::command::Command;
 use meridian_proto::start::Start;
@@ -82,6 +82,8 @@ pub enum DataNodeError {
 pub struct DataNode {
     identity: Identity,
     service: Service,
+    /// For callers in this process, who hold it weakly.
+    local: Arc<dyn LocalDataNode>,
     shards: Vec<ShardHandle<Shard>>,
     tasks: Vec<JoinHandle<()>>,
     /// Why the node cannot go on.
@@ -143,7 +145,8 @@ impl DataNode {
             tokio::spawn(watch_catalog(cluster, node, incarnation, Arc::clone(&failures))),
         ];
         tasks.extend(shards.iter().map(|shard| keep(&failures, "watch over a shard", shard.clone().watch())));
-        Ok(Self { identity, service, shards, tasks, failed, folder })
+        let local = Arc::new(service.clone());
+        Ok(Self { identity, service, local, shards, tasks, failed, folder })
     }
 
     /// Waits until the node cannot go on, and says why: it was removed, or started elsewhere, or a part of it ended.
@@ -169,7 +172,7 @@ impl DataNode {
     /// The same for callers in this process.
     #[must_use]
     pub fn local(&self) -> WeakDataNode {
-        self.service.local()
+        Arc::downgrade(&self.local)
     }
 
     #[must_use]

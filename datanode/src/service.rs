@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -13,7 +13,6 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::{join_all, try_join_all};
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
-use meridian_client::cluster::local::WeakDataNode;
 use meridian_client::cluster::{CatalogView, Cluster, LocalDataNode, ScanPart, ScanParts};
 use meridian_engine::{
     Answer as Outcome, Decide, Decision, Question, Resolve, ScanStatistics, Shard, ShardStatus, Write,
@@ -60,7 +59,6 @@ const OUTCOMES_MAX: usize = 16;
 pub struct Service(Arc<Inner>);
 
 struct Inner {
-    me: Weak<Self>,
     node: NodeId,
     incarnation: Incarnation,
     cluster: Cluster,
@@ -87,23 +85,7 @@ impl Service {
         let write_bytes = office.shards().iter().map(|_| room()).collect();
         let rewrites = office.shards().iter().map(|_| Semaphore::new(1)).collect();
         let draining = AtomicBool::new(false);
-        Self(Arc::new_cyclic(|me| Inner {
-            me: Weak::clone(me),
-            node,
-            incarnation,
-            cluster,
-            office,
-            runtimes,
-            write_bytes,
-            rewrites,
-            draining,
-        }))
-    }
-
-    /// For callers in this process.
-    pub fn local(&self) -> WeakDataNode {
-        let node: Arc<dyn LocalDataNode> = Arc::<Inner>::clone(&self.0);
-        Arc::downgrade(&node)
+        Self(Arc::new(Inner { node, incarnation, cluster, office, runtimes, write_bytes, rewrites, draining }))
     }
 
     /// From now on everything new is refused.
@@ -179,14 +161,13 @@ impl DataNodeService for Service {
 }
 
 #[tonic::async_trait]
-impl LocalDataNode for Inner {
+impl LocalDataNode for Service {
     async fn write(&self, request: wire::WriteRequest) -> Result<wire::WriteResponse, Refusal> {
-        self.write(WriteCall::try_from(request)?).await
+        self.0.write(WriteCall::try_from(request)?).await
     }
 
     async fn scan(&self, request: wire::ScanRequest) -> Result<ScanParts, Refusal> {
-        let me = self.me.upgrade().ok_or_else(|| Refusal::Unavailable(format!("node {} is stopping", self.node)))?;
-        let results = me.scan(ScanCall::try_from(request)?).await?;
+        let results = self.0.scan(ScanCall::try_from(request)?).await?;
         Ok(Box::pin(stream::try_unfold(results, |mut results| async move {
             Ok(results.next().await?.map(|part| (part, results)))
         })))
