@@ -32,8 +32,8 @@ const FIXED_BYTES: u64 = 64 * MIB;
 /// What a connection may hold without asking: buffers, a plan, an INSERT; of a COPY, blocks and batches in each stage.
 const CONNECTION_BYTES: u64 = MIB / 4;
 const COPY_BYTES: u64 = 12 * MIB;
-/// What a longer load may add, as allocators do: far less than it writes.
-const GROWTH_BYTES: u64 = 48 * MIB;
+/// What a longer load may add while caches fill, within their budgets, and as allocators do: far less than it writes.
+const GROWTH_BYTES: u64 = 64 * MIB;
 
 /// More than the shard lets wait for memory at once.
 const WRITERS: u64 = 280;
@@ -42,8 +42,9 @@ const SCANNERS: usize = 8;
 const ROWS_OF_INSERT: u64 = 20;
 /// Longer than all memtables may be.
 const ROWS_OF_COPY: u64 = 20_000;
-/// Of each of the two halves of the load.
-const LOAD: Duration = Duration::from_secs(6);
+/// Parts of the load, and how long each is. In the first one the node warms up.
+const ROUNDS: usize = 3;
+const LOAD: Duration = Duration::from_secs(5);
 /// Before the next statement of a client that was refused.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,7 +60,7 @@ async fn a_node_at_its_limits_refuses_and_neither_grows_nor_forgets() {
     let numbers = Arc::new(AtomicU64::new(0));
     let mut seen = Seen::default();
     let mut peaks = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..ROUNDS {
         reset_peak(&node);
         seen.add(overload(&node, &numbers).await);
         peaks.push(memory_bytes(&node, "VmHWM"));
@@ -78,7 +79,7 @@ async fn a_node_at_its_limits_refuses_and_neither_grows_nor_forgets() {
         assert!(seen.refused.contains_key(sqlstate), "nobody was refused with {sqlstate}: {seen:?}");
     }
     assert!(peaks.iter().all(|peak| *peak <= bound), "{peaks:?} bytes, at most {bound}");
-    assert!(peaks[1] <= peaks[0] + GROWTH_BYTES, "it grows with time: {peaks:?}");
+    assert!(peaks[2] <= peaks[1] + GROWTH_BYTES, "it grows with time: {peaks:?}");
     check_rows(&sql, &seen).await;
     node.assert_no_panic();
 }
