@@ -2,6 +2,7 @@
 //! put so that DataFusion reads what PostgreSQL means.
 
 mod calls;
+mod distinct_on;
 mod rows;
 
 use std::ops::ControlFlow;
@@ -108,6 +109,7 @@ impl VisitorMut for Rewriter {
         {
             exprs.iter_mut().for_each(|order| unwrap_number(&mut order.expr));
         }
+        distinct_on::order_as_sorted(query);
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
             limit.iter_mut().for_each(unwrap_number);
             offset.iter_mut().for_each(|offset| unwrap_number(&mut offset.value));
@@ -596,6 +598,20 @@ mod tests {
             parse_query_text("SELECT a, 1 FROM t GROUP BY 1 ORDER BY 2 OFFSET 3 FETCH FIRST 5 ROWS ONLY").unwrap();
         let text = rewrite_query(&query).unwrap().to_string();
         assert_eq!(text, "SELECT a, CAST(1 AS INTEGER) AS \"?column?\" FROM t GROUP BY 1 ORDER BY 2 LIMIT 5 OFFSET 3");
+    }
+
+    #[test]
+    fn distinct_on_is_put_in_the_order_of_order_by() {
+        let check = |on: &str, order: &str, expected: &str| {
+            let query = parse_query_text(&format!("SELECT DISTINCT ON ({on}) a FROM t ORDER BY {order}")).unwrap();
+            let text = rewrite_query(&query).unwrap().to_string();
+            assert_eq!(text, format!("SELECT DISTINCT ON ({expected}) a FROM t ORDER BY {order}"));
+        };
+        check("a, b, c", "c DESC, a, b, d", "c, a, b");
+        check("a, upper(b)", "upper(b)", "upper(b), a");
+        check("a, b", "b, c", "b, a");
+        check("1, b", "b, 1", "b, 1");
+        check("a, b", "c, b", "a, b");
     }
 
     #[test]
