@@ -14,6 +14,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use crate::buckets::BucketAggregateExec;
+use crate::first_rows::{FirstRowsExec, FirstRowsMode};
 use crate::functions::{is_known_aggregate, is_known_scalar};
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
@@ -49,6 +50,9 @@ fn works_per_partition(node: &dyn ExecutionPlan) -> bool {
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
         return *aggregate.mode() == AggregateMode::Partial;
     }
+    if let Some(first) = node.downcast_ref::<FirstRowsExec>() {
+        return first.mode() == FirstRowsMode::Part;
+    }
     if let Some(sort) = node.downcast_ref::<SortExec>() {
         return sort.preserve_partitioning();
     }
@@ -65,6 +69,7 @@ fn check_operator(node: &dyn ExecutionPlan) -> Result<()> {
             node.is::<ChunkScanExec>()
                 || node.is::<MetadataAggregateExec>()
                 || node.is::<BucketAggregateExec>()
+                || node.is::<FirstRowsExec>()
                 || node.is::<FilterExec>()
                 || node.is::<ProjectionExec>()
                 || node.is::<SortExec>()

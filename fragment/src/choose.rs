@@ -1,18 +1,20 @@
-//! Which leaf serves an aggregate: one that answers from metadata, one that reads the ends of series, one that skips from
-//! series to series, one that adds up groups of series and buckets of time, or the plain one. Chosen by the plan alone, so that EXPLAIN shows it; where the data does not fit
-//! (fresh rows, segments sorted otherwise), the leaf reads on as the plain one does.
+//! Which leaf serves an aggregate or first rows: one that answers from metadata, one that reads the ends of series, one
+//! that skips from series to series, one that adds up groups of series and buckets of time, or the plain one. Chosen by
+//! the plan alone, so that EXPLAIN shows it; where the data does not fit (fresh rows, segments sorted otherwise), the leaf
+//! reads on as the plain one does.
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNode;
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 
 use crate::bound::{Bound, exact_bound_of};
 use crate::buckets::over_buckets;
+use crate::first_rows::FirstRowsExec;
 use crate::metadata::{MetadataAggregateExec, fact_of};
 use crate::trace::{Trace, columns_of, source_of, trace, with_leaf};
 use crate::want::{Series, Want};
@@ -24,10 +26,17 @@ pub struct SeriesOrder {
     pub time: Option<usize>,
 }
 
-/// The aggregate over a better leaf, when there is one. `aggregate` is at the top of a fragment.
-pub fn choose_leaf(aggregate: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let Some(node) = aggregate.downcast_ref::<AggregateExec>() else { return Ok(None) };
-    let Some(trace) = trace(node.input()).filter(|trace| *trace.leaf.want() == Want::Rows) else { return Ok(None) };
+/// The operator over a better leaf, when there is one. `plan` is at the top of a fragment.
+pub fn choose_leaf(plan: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if let Some(node) = plan.downcast_ref::<FirstRowsExec>() {
+        let Some(trace) = trace_of_rows(node.input()) else { return Ok(None) };
+        return match series_of_first_rows(node, &trace, order) {
+            Some(series) => over_series(plan, &trace, series).map(Some),
+            None => Ok(None),
+        };
+    }
+    let Some(node) = plan.downcast_ref::<AggregateExec>() else { return Ok(None) };
+    let Some(trace) = trace_of_rows(node.input()) else { return Ok(None) };
     let group = node.group_expr();
     if group.has_grouping_set() || node.filter_expr().iter().any(Option::is_some) {
         return Ok(None);
@@ -37,17 +46,30 @@ pub fn choose_leaf(aggregate: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> R
         && let Some((facts, bounds)) = facts_of(node, &trace)
     {
         let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Facts(facts))?;
-        let partial = with_leaf(aggregate, leaf)?;
+        let partial = with_leaf(plan, leaf)?;
         return Ok(Some(Arc::new(MetadataAggregateExec::try_new(partial)?)));
     }
-    if let Some((series, bounds)) = series_of(node, &trace, order) {
-        let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Series(series))?;
-        return with_leaf(aggregate, leaf).map(Some);
+    if let Some(series) = series_of(node, &trace, order) {
+        return over_series(plan, &trace, series).map(Some);
     }
     match order.time {
-        Some(time) => over_buckets(aggregate, time, |column| order.segment_by.contains(&column)),
+        Some(time) => over_buckets(plan, time, |column| order.segment_by.contains(&column)),
         None => Ok(None),
     }
+}
+
+/// Down to a leaf that nobody has chosen yet.
+fn trace_of_rows(input: &Arc<dyn ExecutionPlan>) -> Option<Trace<'_>> {
+    trace(input).filter(|trace| *trace.leaf.want() == Want::Rows)
+}
+
+fn over_series(
+    plan: &Arc<dyn ExecutionPlan>,
+    trace: &Trace<'_>,
+    (series, bounds): (Series, Vec<Bound>),
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let leaf = trace.leaf.with_bounds(bounds)?.with_want(Want::Series(series))?;
+    with_leaf(plan, leaf)
 }
 
 /// The questions of all aggregates, and the predicate as bounds.
@@ -71,15 +93,43 @@ enum Needs {
 
 /// The rows that decide about the groups, when groups are made of whole series.
 fn series_of(node: &AggregateExec, trace: &Trace<'_>, order: &SeriesOrder) -> Option<(Series, Vec<Bound>)> {
-    let time = order.time.filter(|time| !trace.leaf.table_schema().field(*time).is_nullable())?;
-    let mut key = Vec::new();
-    for (expr, _) in node.group_expr().expr() {
-        key.extend(columns_of(expr, &trace.columns)?);
-    }
+    let time = time_of(trace, order)?;
+    let keys: Vec<_> = node.group_expr().expr().iter().map(|(expr, _)| expr).collect();
+    let group = group_of(keys, trace)?;
+    let needs = node.aggr_expr().iter().map(|function| needs_of(function, trace, &group, time));
+    let needs: Vec<_> = needs.collect::<Option<_>>()?;
+    series_for(group, needs, trace, order, time)
+}
+
+/// The same for first rows.
+fn series_of_first_rows(node: &FirstRowsExec, trace: &Trace<'_>, order: &SeriesOrder) -> Option<(Series, Vec<Bound>)> {
+    let time = time_of(trace, order)?;
+    let group = group_of(node.keys(), trace)?;
+    let needs = needs_of_first(node.order(), false, trace, &group, time)?;
+    series_for(group, vec![(needs, Vec::new())], trace, order, time)
+}
+
+fn time_of(trace: &Trace<'_>, order: &SeriesOrder) -> Option<usize> {
+    order.time.filter(|time| !trace.leaf.table_schema().field(*time).is_nullable())
+}
+
+/// The table's columns that tell groups apart.
+fn group_of<'a>(keys: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>, trace: &Trace<'_>) -> Option<Vec<usize>> {
+    let columns: Vec<_> = keys.into_iter().map(|expr| columns_of(expr, &trace.columns)).collect::<Option<_>>()?;
+    Some(columns.concat())
+}
+
+fn series_for(
+    group: Vec<usize>,
+    needs: Vec<(Needs, Vec<usize>)>,
+    trace: &Trace<'_>,
+    order: &SeriesOrder,
+    time: usize,
+) -> Option<(Series, Vec<Bound>)> {
+    let mut key = group;
     let (mut first, mut last) = (false, false);
-    let group = key.clone();
-    for function in node.aggr_expr() {
-        match needs_of(function, trace, &group, time)? {
+    for needed in needs {
+        match needed {
             (Needs::First, _) => first = true,
             (Needs::Last, _) => last = true,
             (Needs::AnyRow, columns) => key.extend(columns),
@@ -125,17 +175,28 @@ fn needs_of(
         ("max", [of]) if source(of) == Some(time) => Some((Needs::Last, vec![])),
         ("min" | "max", [of]) => Some((Needs::AnyRow, columns_of(of, &trace.columns)?)),
         (name @ ("first_value" | "last_value"), [_]) => {
-            let mut sorts = function.order_bys().iter();
-            // What a group has only one value of sorts nothing within it.
-            let deciding = sorts.find(|sort| source(&sort.expr).is_none_or(|column| !group.contains(&column)));
-            let Some(sort) = deciding else { return Some((Needs::AnyRow, vec![])) };
-            if source(&sort.expr) != Some(time) {
-                return None;
-            }
-            // All rows of the end's time are read, so that what comes behind in the order still decides among them.
-            let is_last = sort.options.descending == (name == "first_value");
-            Some((if is_last { Needs::Last } else { Needs::First }, vec![]))
+            let needs = needs_of_first(function.order_bys(), name == "last_value", trace, group, time)?;
+            Some((needs, vec![]))
         }
         _ => None,
     }
+}
+
+/// What the first row in an order needs, or the last one.
+fn needs_of_first(
+    order: &[PhysicalSortExpr],
+    is_last: bool,
+    trace: &Trace<'_>,
+    group: &[usize],
+    time: usize,
+) -> Option<Needs> {
+    let source = |sort: &PhysicalSortExpr| source_of(&sort.expr, &trace.columns);
+    // What a group has only one value of sorts nothing within it.
+    let mut deciding = order.iter().filter(|sort| source(sort).is_none_or(|column| !group.contains(&column)));
+    let Some(sort) = deciding.next() else { return Some(Needs::AnyRow) };
+    if source(sort) != Some(time) {
+        return None;
+    }
+    // All rows of the end's time are read, so that what comes behind in the order still decides among them.
+    Some(if sort.options.descending == is_last { Needs::First } else { Needs::Last })
 }

@@ -16,18 +16,21 @@ use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::scalar::ScalarValue;
+use datafusion_proto::physical_plan::from_proto::parse_physical_sort_exprs;
+use datafusion_proto::physical_plan::to_proto::serialize_physical_sort_exprs;
 use datafusion_proto::physical_plan::{
     DefaultPhysicalProtoConverter, PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalPlanNodeExt,
     PhysicalProtoConverterExtension,
 };
 use datafusion_proto::protobuf::physical_plan_node::PhysicalPlanType;
-use datafusion_proto::protobuf::{self, PhysicalExprNode, PhysicalPlanNode};
+use datafusion_proto::protobuf::{self, PhysicalExprNode, PhysicalPlanNode, PhysicalSortExprNode};
 use meridian_proto::{SchemaVersion, TableId};
 use prost::Message;
 
 use crate::allowed::check_allowed;
 use crate::bound::Bound;
 use crate::buckets::BucketAggregateExec;
+use crate::first_rows::{FirstRowsExec, FirstRowsMode};
 use crate::functions;
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
@@ -407,8 +410,60 @@ fn narrow(position: usize) -> Result<u32> {
 /// What the aggregate of buckets says of itself; that of metadata says nothing.
 const BUCKETS: &[u8] = b"b";
 
-/// Our own operators as extension nodes: the leaf, and with one input, the aggregates of metadata and of buckets.
-/// Functions travel by name and are found in the decoding context.
+/// First rows, behind a byte that says so.
+#[derive(Clone, PartialEq, prost::Message)]
+struct First {
+    #[prost(bool, tag = "1")]
+    is_part: bool,
+    #[prost(message, repeated, tag = "2")]
+    keys: Vec<PhysicalExprNode>,
+    #[prost(message, repeated, tag = "3")]
+    order: Vec<PhysicalSortExprNode>,
+}
+
+const FIRST: u8 = b'f';
+
+impl First {
+    fn encode_node(
+        node: &FirstRowsExec,
+        bytes: &mut Vec<u8>,
+        codec: &Codec,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        let keys = node.keys().iter().map(|key| converter.physical_expr_to_proto(key, codec));
+        let first = Self {
+            is_part: node.mode() == FirstRowsMode::Part,
+            keys: keys.collect::<Result<_>>()?,
+            order: serialize_physical_sort_exprs(node.order().to_vec(), codec, converter)?,
+        };
+        bytes.push(FIRST);
+        let encoded = first.encode_to_vec();
+        // What the decoder of the plan sees is one field of bytes.
+        if encoded.len() > SHALLOW_BYTES {
+            Self::decode(encoded.as_slice()).map_err(|error| unreadable(&error))?;
+        }
+        bytes.extend(encoded);
+        Ok(())
+    }
+
+    fn decode_node(
+        bytes: &[u8],
+        input: &Arc<dyn ExecutionPlan>,
+        context: &PhysicalPlanDecodeContext<'_>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<FirstRowsExec> {
+        let first = Self::decode(bytes).map_err(|error| unreadable(&error))?;
+        let schema = input.schema();
+        let keys = first.keys.iter().map(|key| converter.proto_to_physical_expr(key, &schema, context));
+        let keys = keys.collect::<Result<_>>()?;
+        let order = parse_physical_sort_exprs(&first.order, context, &schema, converter)?;
+        let mode = if first.is_part { FirstRowsMode::Part } else { FirstRowsMode::Whole };
+        FirstRowsExec::try_new(mode, keys, order, Arc::clone(input))
+    }
+}
+
+/// Our own operators as extension nodes: the leaf, and with one input, the aggregates of metadata and of buckets, and first
+/// rows. Functions travel by name and are found in the decoding context.
 #[derive(Debug, Default)]
 struct Codec {
     /// Of the leaf that was encoded.
@@ -420,24 +475,32 @@ impl PhysicalExtensionCodec for Codec {
         &self,
         bytes: &[u8],
         inputs: &[Arc<dyn ExecutionPlan>],
-        _context: &TaskContext,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match inputs {
-            [] => {}
-            [input] if bytes.is_empty() => return Ok(Arc::new(MetadataAggregateExec::try_new(Arc::clone(input))?)),
-            [input] if bytes == BUCKETS => return Ok(Arc::new(BucketAggregateExec::try_new(Arc::clone(input))?)),
-            _ => return plan_err!("a chunk scan has no inputs"),
-        }
-        let leaf = Leaf::decode(bytes).map_err(|error| unreadable(&error))?;
-        Ok(Arc::new(ChunkScanExec::try_from(leaf)?))
+        let [input] = inputs else {
+            if !inputs.is_empty() {
+                return plan_err!("a chunk scan has no inputs");
+            }
+            let leaf = Leaf::decode(bytes).map_err(|error| unreadable(&error))?;
+            return Ok(Arc::new(ChunkScanExec::try_from(leaf)?));
+        };
+        Ok(match bytes.split_first() {
+            None => Arc::new(MetadataAggregateExec::try_new(Arc::clone(input))?),
+            Some((&FIRST, bytes)) => {
+                let context = PhysicalPlanDecodeContext::new(context, self);
+                Arc::new(First::decode_node(bytes, input, &context, converter)?)
+            }
+            _ if bytes == BUCKETS => Arc::new(BucketAggregateExec::try_new(Arc::clone(input))?),
+            Some(_) => return plan_err!("an operator of an unknown kind"),
+        })
     }
 
     fn try_encode(
         &self,
         node: Arc<dyn ExecutionPlan>,
         bytes: &mut Vec<u8>,
-        _converter: &dyn PhysicalProtoConverterExtension,
+        converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
         if node.is::<MetadataAggregateExec>() {
             return Ok(());
@@ -445,6 +508,9 @@ impl PhysicalExtensionCodec for Codec {
         if node.is::<BucketAggregateExec>() {
             bytes.extend_from_slice(BUCKETS);
             return Ok(());
+        }
+        if let Some(first) = node.downcast_ref::<FirstRowsExec>() {
+            return First::encode_node(first, bytes, self, converter);
         }
         let Some(leaf) = node.downcast_ref::<ChunkScanExec>() else {
             return plan_err!("a fragment cannot hold {}", node.name());

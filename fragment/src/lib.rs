@@ -13,6 +13,7 @@ mod bound;
 mod buckets;
 mod choose;
 mod codec;
+mod first_rows;
 mod functions;
 mod leaf;
 mod metadata;
@@ -25,10 +26,11 @@ pub use bound::{Bound, bounds_of, neighbour};
 pub use buckets::{BucketAggregateExec, KeyPredicate, key_predicate};
 pub use choose::{SeriesOrder, choose_leaf};
 pub use codec::{decode, encode};
+pub use first_rows::{FirstRowsExec, FirstRowsMode};
 pub use functions::{is_known_aggregate, is_known_scalar};
 pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
 pub use want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
-pub const FRAGMENT_VERSION: u32 = 3;
+pub const FRAGMENT_VERSION: u32 = 4;

@@ -14,7 +14,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use meridian_client::cluster::CatalogView;
-use meridian_fragment::{Want, leaf_of};
+use meridian_fragment::{FirstRowsExec, FirstRowsMode, Want, leaf_of};
 use serde_json::{Map, Value, json};
 
 use super::remote_scan::RemoteScanExec;
@@ -151,6 +151,12 @@ fn title(plan: &dyn ExecutionPlan) -> String {
             _ => kind.to_owned(),
         };
     }
+    if let Some(first) = plan.downcast_ref::<FirstRowsExec>() {
+        return match first.mode() {
+            FirstRowsMode::Part => "Partial First Rows".to_owned(),
+            FirstRowsMode::Whole => "First Rows".to_owned(),
+        };
+    }
     match plan.name() {
         "SortExec" => "Sort".to_owned(),
         "SortPreservingMergeExec" => "Merge Append".to_owned(),
@@ -191,6 +197,11 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<(String, Value)> {
         if !functions.is_empty() {
             add("Aggregates", functions.join(", "));
         }
+    } else if let Some(first) = plan.downcast_ref::<FirstRowsExec>() {
+        add("Key", listed(first.keys()));
+        if !first.order().is_empty() {
+            add("Sort Key", listed(first.order()));
+        }
     } else if let Some(limit) = plan.downcast_ref::<GlobalLimitExec>() {
         add("Rows", limit.fetch().map_or_else(|| "all".to_owned(), |rows| rows.to_string()));
         if limit.skip() > 0 {
@@ -202,6 +213,10 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<(String, Value)> {
         add("Join", one_line(plan));
     }
     details
+}
+
+fn listed(exprs: &[impl ToString]) -> String {
+    exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 struct OneLine<'a>(&'a dyn ExecutionPlan);
@@ -286,6 +301,7 @@ fn pushed(scan: &RemoteScanExec) -> Vec<&'static str> {
             "FilterExec" => "filter",
             "MetadataAggregate" => "metadata",
             "BucketAggregate" => "buckets",
+            "FirstRows" => "first rows",
             "SkipScan" => "skip scan",
             "LastPointScan" | "FirstPointScan" | "SeriesEndsScan" => "series ends",
             "ProjectionExec" => "projection",

@@ -26,7 +26,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
-use meridian_fragment::is_known_scalar;
+use meridian_fragment::{FirstRowsExec, is_known_scalar};
 
 use super::filled::{filled, has_hole};
 use super::open_scan::{Filling, OpenScanExec};
@@ -155,6 +155,7 @@ fn is_known(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.is::<UnionExec>()
         || plan.is::<InterleaveExec>();
     let gathers = plan.is::<AggregateExec>()
+        || plan.is::<FirstRowsExec>()
         || plan.is::<SortExec>()
         || plan.is::<GlobalLimitExec>()
         || plan.is::<LocalLimitExec>()

@@ -3,6 +3,7 @@
 
 mod chunks;
 mod dialect;
+mod first_rows;
 mod plans;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -186,7 +187,7 @@ impl Bench {
         let plan = planning.optimize(plan)?;
         let physical = self.base.query_planner().create_physical_plan(&plan, &self.base);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Ok((columns, distribute(runtime.block_on(physical)?)?))
+        Ok((columns, distribute(runtime.block_on(physical)?, self.catalog.leaves)?))
     }
 
     /// As a new plan answers, with which a kept one has to agree.

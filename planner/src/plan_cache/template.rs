@@ -19,6 +19,7 @@ use crate::error::SqlError;
 use crate::exec::catalog::{Found, StatementCatalog};
 use crate::exec::fill::{check_may_be_kept, fill};
 use crate::exec::open_scan::{Filling, OpenCatalog, OpenScanExec};
+use crate::exec::rules::first_rows::first_rows;
 use crate::outcome::OutputColumn;
 use crate::sql::comparisons::known_type;
 use crate::sql::cut::Cut;
@@ -125,7 +126,7 @@ impl Template {
             }
         }
         let filling = Arc::new(filling);
-        let variant = self.variant(asked.base, &filling).await?;
+        let variant = self.variant(asked, &filling).await?;
         let plan = fill(&variant, &filling)?.ok_or_else(|| not_kept("partitions that change"))?;
         self.put_first(variant);
         Ok(plan)
@@ -143,7 +144,8 @@ impl Template {
     }
 
     /// A physical plan for as many partitions as this filling has.
-    async fn variant(&self, base: &SessionState, filling: &Arc<Filling>) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+    async fn variant(&self, asked: &Asked<'_>, filling: &Arc<Filling>) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+        let base = asked.base;
         let mut state = base.clone();
         state.config_mut().set_extension(Arc::clone(filling));
         let mut plan = base.query_planner().create_physical_plan(&self.logical, &state).await?;
@@ -151,6 +153,9 @@ impl Template {
         if let [1] = partitions_of_scans(&plan)?[..] {
             state.config_mut().options_mut().execution.target_partitions = 1;
             plan = base.query_planner().create_physical_plan(&self.logical, &state).await?;
+        }
+        if asked.catalog.leaves {
+            plan = first_rows(plan)?;
         }
         check_may_be_kept(&plan)?;
         Ok(plan)

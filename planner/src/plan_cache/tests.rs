@@ -74,6 +74,15 @@ pub(crate) fn check_kept(bench: &Bench, sql: &str, expected: &Result<Answer, Sql
     assert_eq!(in_order(sql, kept), in_order(sql, expected.clone()), "{sql} by the plan of {other}");
 }
 
+/// By a plan that is kept for parameters of these types.
+pub(crate) fn rows_by_kept_plan(bench: &Bench, sql: &str, parameters: &[ScalarValue]) -> Answer {
+    let cut = Cut::of(sql).unwrap();
+    let asked = asked(bench, &cut, parameters);
+    let (_, template) = Template::make(&asked).unwrap();
+    let plan = block_on(template.plan(&asked)).unwrap();
+    bench.run(template.columns().to_vec(), plan).unwrap()
+}
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }

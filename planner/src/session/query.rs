@@ -260,7 +260,8 @@ impl Session {
     ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
         let base = &self.gateway.base;
         let plan = cancellable(cancel, base.query_planner().create_physical_plan(plan, base)).await?;
-        Ok(stoppable(distribute(plan)?, cancel)?)
+        let leaves = self.settings().is_on("meridian.enable_leaves");
+        Ok(stoppable(distribute(plan, leaves)?, cancel)?)
     }
 
     pub(super) async fn explain(

@@ -24,6 +24,26 @@ const QUERIES: &[(&str, &str)] = &[
         "Last Point Scan",
     ),
     ("SELECT DISTINCT ON (device) device, n FROM m ORDER BY device, time", "First Point Scan"),
+    ("SELECT DISTINCT ON (device) * FROM m ORDER BY device, time DESC NULLS LAST LIMIT 3 OFFSET 2", "Last Point Scan"),
+    (
+        "SELECT DISTINCT ON (device) device, time, note FROM m WHERE time < '2024-01-02 11:00Z' ORDER BY device, time DESC, n",
+        "Last Point Scan",
+    ),
+    ("SELECT DISTINCT ON (device) device, time, value FROM m WHERE value < 3 ORDER BY device, time DESC", "First Rows"),
+    ("SELECT DISTINCT ON (device) device, value, n, time FROM m ORDER BY device, value DESC, n, time", "First Rows"),
+    (
+        "SELECT DISTINCT ON (note, upper(device)) note, upper(device), time FROM m ORDER BY upper(device), note, time DESC",
+        "First Rows",
+    ),
+    (
+        "SELECT DISTINCT ON (time_bucket('6 hours', time), device) time_bucket('6 hours', time), device, n, value FROM m \
+         ORDER BY time_bucket('6 hours', time), device, time DESC",
+        "First Rows",
+    ),
+    (
+        "SELECT count(*), sum(n) FROM (SELECT DISTINCT ON (device) device, n FROM m ORDER BY device, time DESC) AS latest",
+        "First Rows",
+    ),
     ("SELECT DISTINCT device FROM m ORDER BY 1", "Skip Scan"),
     ("SELECT DISTINCT device FROM m WHERE time < '2024-01-01 02:00Z' ORDER BY 1", "Skip Scan"),
     ("SELECT count(DISTINCT device) FROM m", "Skip Scan"),
@@ -100,7 +120,8 @@ async fn check_all(sql: &Sql) {
         let plan = sql.rows(&format!("EXPLAIN {query}")).await.join("\n");
         assert!(plan.contains(leaf), "{query}: no {leaf} in\n{plan}");
         assert!(
-            plain.contains("Chunk Scan") && !plain.contains("Metadata") && !plain.contains("Bucket"),
+            plain.contains("Chunk Scan")
+                && ["Metadata Aggregate", "Bucket Scan", "First Rows"].iter().all(|name| !plain.contains(name)),
             "{query}:\n{plain}"
         );
         // Twice: from the file, then from what was kept of it.
@@ -153,6 +174,13 @@ async fn leaves_give_the_rows_of_the_plain_scan_over_segments_and_fresh_rows() {
     sql.run("COMMIT").await;
     assert_eq!(other.one("SELECT count(*) FROM m").await, (before.parse::<u64>().unwrap() + 2).to_string());
     check_all(&other).await;
+    // Some chunks compressed, with late rows beside them, others as they were.
+    sql.run("ALTER TABLE m SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
+    sql.run("SELECT compress_chunk(c) FROM show_chunks('m', older_than => '2024-01-03'::timestamptz) AS c").await;
+    check_all(&sql).await;
+    sql.run("INSERT INTO m VALUES ('2024-01-01 13:00:00.5Z', 'd4', -1, -5, 'late'), ('2024-01-08Z', 'd4', 0, 0, NULL)")
+        .await;
+    check_all(&sql).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Chooses the leaf of a fragment when an aggregate moves into it: metadata for whole pieces, the ends of series, one row
+//! Chooses the leaf of a fragment when an aggregate or first rows move into it: metadata for whole pieces, the ends of series, one row
 //! per series, groups of series and buckets of time. `meridian.enable_leaves` turns it off.
 
 use std::sync::Arc;
@@ -7,21 +7,25 @@ use datafusion::common::Result;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
-use meridian_fragment::{BucketAggregateExec, MetadataAggregateExec, SeriesOrder, check_allowed};
+use meridian_fragment::{BucketAggregateExec, FirstRowsExec, MetadataAggregateExec, SeriesOrder, check_allowed};
 use meridian_proto::catalog::Table;
 
 use crate::exec::remote_scan::RemoteScanExec;
 
-/// `plan`, an aggregate over the scan that may be pushed into it, as a plan with a better leaf; `None`: there is none.
+/// `plan`, an operator over the scan that may be pushed into it, as a plan with a better leaf; `None`: there is none.
 /// `mode`: whether its properties are to be worked out anew.
 pub(super) fn choose_leaf(
     plan: &Arc<dyn ExecutionPlan>,
     scan: &RemoteScanExec,
     mode: ChildrenPropertiesMode,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let Some(aggregate) = plan.downcast_ref::<AggregateExec>().filter(|_| scan.leaves()) else { return Ok(None) };
+    let aggregate = plan.downcast_ref::<AggregateExec>();
+    if !scan.leaves() || (aggregate.is_none() && !plan.is::<FirstRowsExec>()) {
+        return Ok(None);
+    }
     let order = order_of(scan.table());
-    if let Some(partial) = partial_of(aggregate, scan)?
+    if let Some(aggregate) = aggregate
+        && let Some(partial) = partial_of(aggregate, scan)?
         && let Some(fragment) = meridian_fragment::choose_leaf(&partial, &order)?
         && (fragment.is::<MetadataAggregateExec>() || fragment.is::<BucketAggregateExec>())
         && check_allowed(&fragment).is_ok()

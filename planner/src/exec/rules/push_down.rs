@@ -1,5 +1,5 @@
-//! Moves operators into the fragments of the remote scans below them: filters, projections, partial aggregates, top-N,
-//! limits. What the fragment's language takes, and each shard can do for itself, is done there. An aggregate may choose
+//! Moves operators into the fragments of the remote scans below them: filters, projections, partial aggregates, first
+//! rows, top-N, limits. What the fragment's language takes, and each shard can do for itself, is done there. An aggregate may choose
 //! another leaf on its way.
 
 use std::sync::Arc;

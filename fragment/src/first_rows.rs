@@ -1,0 +1,220 @@
+//! One row per key, the first one in an order. Rows come out as they went in, so that a shard's part and the whole are the
+//! same operator: what is first of all is first among the first ones of every part.
+
+mod kept;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, internal_err, plan_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::{StreamExt, stream};
+
+use self::kept::{Kept, Leaving};
+
+/// Rows that a part holds before it lets them go and starts anew. 128 Ki x 100 bytes = 12.5 MiB.
+const PART_ROWS_MAX: usize = 128 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRowsMode {
+    /// Of one part of the rows; a key may come out more than once.
+    Part,
+    /// Of all rows, in as many partitions as keys are spread over.
+    Whole,
+}
+
+#[derive(Debug)]
+pub struct FirstRowsExec {
+    input: Arc<dyn ExecutionPlan>,
+    mode: FirstRowsMode,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Within a key. Of rows that are equal in it any one is the first.
+    order: Vec<PhysicalSortExpr>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl FirstRowsExec {
+    /// Refuses to have no key, and what cannot be compared or is another thing each time.
+    pub fn try_new(
+        mode: FirstRowsMode,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+        mut order: Vec<PhysicalSortExpr>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Self> {
+        // A key has one value of itself.
+        order.retain(|sort| !keys.contains(&sort.expr));
+        if keys.is_empty() {
+            return plan_err!("first rows without a key");
+        }
+        let schema = input.schema();
+        let field = |expr: &Arc<dyn PhysicalExpr>| expr.data_type(&schema).map(SortField::new);
+        let compared = keys.iter().chain(order.iter().map(|sort| &sort.expr));
+        let is_volatile = |expr: &Arc<dyn PhysicalExpr>| expr.exists(|node| Ok(node.is_volatile_node()));
+        for expr in compared {
+            if !RowConverter::supports_fields(&[field(expr)?]) || is_volatile(expr)? {
+                return plan_err!("first rows by {expr}");
+            }
+        }
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            input.output_partitioning().clone(),
+            EmissionType::Final,
+            input.boundedness(),
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
+        Ok(Self { input, mode, keys, order, properties, metrics })
+    }
+
+    #[must_use]
+    pub fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> FirstRowsMode {
+        self.mode
+    }
+
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<dyn PhysicalExpr>] {
+        &self.keys
+    }
+
+    #[must_use]
+    pub fn order(&self) -> &[PhysicalSortExpr] {
+        &self.order
+    }
+}
+
+/// One partition while it runs.
+struct FirstRows {
+    input: SendableRecordBatchStream,
+    mode: FirstRowsMode,
+    batch_rows: usize,
+    kept: Kept,
+    leaving: Leaving,
+    has_ended: bool,
+    memory: MemoryReservation,
+    metrics: BaselineMetrics,
+}
+
+impl FirstRows {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.leaving.next(self.batch_rows)? {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if self.has_ended {
+                return Ok(None);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Reads until the input has ended or no more is to be held.
+    async fn read(&mut self) -> Result<()> {
+        while let Some(batch) = self.input.next().await {
+            self.kept.add(&batch?)?;
+            if self.is_full()? {
+                self.leaving = self.kept.take()?;
+                return Ok(());
+            }
+        }
+        self.has_ended = true;
+        self.leaving = self.kept.take()?;
+        Ok(())
+    }
+
+    fn is_full(&self) -> Result<bool> {
+        let grown = self.memory.try_resize(self.kept.size_bytes());
+        match self.mode {
+            FirstRowsMode::Part => Ok(grown.is_err() || self.kept.rows() >= PART_ROWS_MAX),
+            FirstRowsMode::Whole => grown.map(|()| false),
+        }
+    }
+}
+
+impl DisplayAs for FirstRowsExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        let order: Vec<String> = self.order.iter().map(ToString::to_string).collect();
+        write!(f, "{}: mode={:?}, key=[{}], order=[{}]", self.name(), self.mode, keys.join(", "), order.join(", "))
+    }
+}
+
+impl ExecutionPlan for FirstRowsExec {
+    fn name(&self) -> &'static str {
+        "FirstRows"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        for expr in self.keys.iter().chain(self.order.iter().map(|sort| &sort.expr)) {
+            if visit(expr)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (Some(input), true) = (children.pop(), children.is_empty()) else {
+            return internal_err!("first rows of one input");
+        };
+        Ok(Arc::new(Self::try_new(self.mode, self.keys.clone(), self.order.clone(), input)?))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = FirstRows {
+            kept: Kept::try_new(self.schema(), self.keys.clone(), self.order.clone())?,
+            mode: self.mode,
+            batch_rows: context.session_config().batch_size(),
+            leaving: Leaving::default(),
+            has_ended: false,
+            memory: MemoryConsumer::new(self.name()).register(context.memory_pool()),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            input: self.input.execute(partition, context)?,
+        };
+        let rows = stream::try_unfold(rows, |mut rows| async move {
+            let batch = rows.next().await?;
+            Ok(batch.map(|batch| (batch, rows)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
