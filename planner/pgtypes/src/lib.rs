@@ -21,6 +21,8 @@ mod types;
 pub mod builder;
 pub mod encoder;
 
+pub mod data_row;
+
 pub mod copy;
 
 #[doc(hidden)]
@@ -28,6 +30,7 @@ pub mod arbitrary;
 
 pub use arrow::datatypes::IntervalMonthDayNano;
 pub use builder::{ColumnBuilder, from_binary, from_text};
+pub use data_row::{ColumnWriter, DataRowWriter};
 pub use datetime::parse_interval;
 pub use encoder::{Encoder, to_text};
 pub use error::ValueError;

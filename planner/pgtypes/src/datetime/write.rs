@@ -11,7 +11,7 @@ use crate::calendar::{
 use crate::types::integer::{write as write_i64, write_two, write_u64};
 use crate::zone::TimeZone;
 
-pub(crate) fn write_date(days: i32, out: &mut BytesMut) {
+pub(crate) fn write_date(days: i32, out: &mut impl BufMut) {
     match days {
         DATE_INFINITY => out.put_slice(b"infinity"),
         DATE_NEG_INFINITY => out.put_slice(b"-infinity"),
@@ -23,7 +23,7 @@ pub(crate) fn write_date(days: i32, out: &mut BytesMut) {
 }
 
 /// Writes year, month and day, says whether the year is before Christ.
-fn write_ymd(days: i64, out: &mut BytesMut) -> bool {
+fn write_ymd(days: i64, out: &mut impl BufMut) -> bool {
     let (year, month, day) = calendar::date_of(days);
     let shown = if year > 0 { year } else { 1 - year }.unsigned_abs();
     if shown < 10_000 {
@@ -39,14 +39,14 @@ fn write_ymd(days: i64, out: &mut BytesMut) -> bool {
     year <= 0
 }
 
-fn write_era(is_bc: bool, out: &mut BytesMut) {
+fn write_era(is_bc: bool, out: &mut impl BufMut) {
     if is_bc {
         out.put_slice(b" BC");
     }
 }
 
 /// Writes the time of day of up to 24:00.
-pub(crate) fn write_time(us: i64, out: &mut BytesMut) {
+pub(crate) fn write_time(us: i64, out: &mut impl BufMut) {
     let seconds = us / US_PER_SECOND;
     write_two((seconds / 3600) as u32, out);
     out.put_u8(b':');
@@ -56,7 +56,7 @@ pub(crate) fn write_time(us: i64, out: &mut BytesMut) {
     write_fraction(us % US_PER_SECOND, out);
 }
 
-fn write_fraction(us: i64, out: &mut BytesMut) {
+fn write_fraction(us: i64, out: &mut impl BufMut) {
     if us == 0 {
         return;
     }
@@ -72,7 +72,7 @@ fn write_fraction(us: i64, out: &mut BytesMut) {
     out.put_slice(&digits[..end]);
 }
 
-fn write_infinity(us: i64, out: &mut BytesMut) -> bool {
+fn write_infinity(us: i64, out: &mut impl BufMut) -> bool {
     match us {
         TIMESTAMP_INFINITY => out.put_slice(b"infinity"),
         TIMESTAMP_NEG_INFINITY => out.put_slice(b"-infinity"),
@@ -81,7 +81,7 @@ fn write_infinity(us: i64, out: &mut BytesMut) -> bool {
     true
 }
 
-pub(crate) fn write_timestamp(us: i64, out: &mut BytesMut) {
+pub(crate) fn write_timestamp(us: i64, out: &mut impl BufMut) {
     if write_infinity(us, out) {
         return;
     }
@@ -91,7 +91,7 @@ pub(crate) fn write_timestamp(us: i64, out: &mut BytesMut) {
     write_era(is_bc, out);
 }
 
-pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, out: &mut BytesMut) {
+pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, out: &mut impl BufMut) {
     if write_infinity(us, out) {
         return;
     }
@@ -107,7 +107,7 @@ pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, out: &mut BytesMut) {
 }
 
 /// `+hh[:mm[:ss]]`
-fn write_offset(east_s: i32, out: &mut BytesMut) {
+fn write_offset(east_s: i32, out: &mut impl BufMut) {
     out.put_u8(if east_s < 0 { b'-' } else { b'+' });
     let size = east_s.unsigned_abs();
     write_two(size / 3600, out);

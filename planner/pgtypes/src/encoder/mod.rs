@@ -1,6 +1,7 @@
 //! Values of one Arrow array into text or binary form.
 
 mod kindred;
+mod short;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
@@ -17,6 +18,8 @@ use crate::datetime;
 use crate::format::{ByteaOutput, Format};
 use crate::types::{array, bytea, float, integer, numeric, string, uuid};
 use crate::zone::TimeZone;
+
+pub(crate) use short::SHORT_BYTES;
 
 /// Writes the values of one array. The array is taken apart once, here, and not per value.
 pub struct Encoder {

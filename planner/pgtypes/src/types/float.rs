@@ -6,7 +6,7 @@ use std::io::Write as _;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::{OUT_OF_RANGE, ValueError, lossy};
-use crate::types::trim;
+use crate::types::{integer, trim};
 
 /// Powers of ten that a double holds exactly.
 const POWERS_F64: [f64; 23] = [
@@ -159,9 +159,12 @@ pub(crate) fn write_f64(value: f64, extra_float_digits: i32, out: &mut BytesMut)
     }
     let mut buffer = [0_u8; 40];
     if extra_float_digits > 0 {
-        // Integers that are exact and short, as metrics often are, need no search for digits.
-        if value.fract() == 0.0 && value.abs() < 1e15 && (value != 0.0 || value.is_sign_positive()) {
-            return crate::types::integer::write(value as i64, out);
+        // Numbers that are exact and short, as metrics often are, need no search for digits.
+        if let Some(whole) = as_integer(value) {
+            return integer::write(whole, out);
+        }
+        if let Some(decimal) = as_decimal(value) {
+            return write_decimal(decimal, out);
         }
         let mut digits = scientific(&mut buffer, format_args!("{value:e}"));
         let mut other = [0_u8; 40];
@@ -195,6 +198,56 @@ pub(crate) fn write_f32(value: f32, extra_float_digits: i32, out: &mut BytesMut)
         let digits = scientific(&mut buffer, format_args!("{value:.*e}", precision as usize - 1));
         write_scientific(digits, -4, precision, out);
     }
+}
+
+/// Decimals of at most so many digits are told apart by a double.
+const DECIMALS_MAX: f64 = 1e15;
+/// Digits behind the point of a [`Decimal`].
+const FRACTION_DIGITS: usize = 4;
+const FRACTION: u64 = 10_u64.pow(FRACTION_DIGITS as u32);
+
+/// A whole number with a sign that its digits show (which -0 has not), short enough to be written as it is.
+#[inline]
+pub(crate) fn as_integer(value: f64) -> Option<i64> {
+    let whole = value as i64;
+    ((whole as f64).to_bits() == value.to_bits() && value.abs() < DECIMALS_MAX).then_some(whole)
+}
+
+/// A number of few digits behind the point, not all of them zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Decimal {
+    is_negative: bool,
+    /// In units of the last digit.
+    size: u64,
+}
+
+/// The decimal that reads back as this double, where one of up to 15 digits does: no two of those read as the same double,
+/// so that it is the shortest.
+#[inline]
+pub(crate) fn as_decimal(value: f64) -> Option<Decimal> {
+    let scaled = value.abs() * FRACTION as f64;
+    let size = (scaled + 0.5) as u64;
+    let is_exact =
+        scaled < DECIMALS_MAX && !size.is_multiple_of(FRACTION) && size as f64 / FRACTION as f64 == value.abs();
+    is_exact.then_some(Decimal { is_negative: value < 0.0, size })
+}
+
+#[inline]
+pub(crate) fn write_decimal(decimal: Decimal, out: &mut impl BufMut) {
+    if decimal.is_negative {
+        out.put_u8(b'-');
+    }
+    integer::write_u64(decimal.size / FRACTION, out);
+    let fraction = (decimal.size % FRACTION) as u32;
+    let mut digits = [b'.'; 1 + FRACTION_DIGITS];
+    let mut end = 1 + FRACTION_DIGITS;
+    for (place, digit) in digits[1..].iter_mut().enumerate() {
+        *digit = b'0' + (fraction / 10_u32.pow((FRACTION_DIGITS - 1 - place) as u32) % 10) as u8;
+    }
+    while digits[end - 1] == b'0' {
+        end -= 1;
+    }
+    out.put_slice(&digits[..end]);
 }
 
 fn special(value: f64) -> Option<&'static [u8]> {
@@ -253,7 +306,7 @@ fn write_scientific(number: Digits<'_>, low: i32, high: i32, out: &mut BytesMut)
         if exponent.abs() < 10 {
             out.put_u8(b'0');
         }
-        return crate::types::integer::write_u64(u64::from(exponent.unsigned_abs()), out);
+        return integer::write_u64(u64::from(exponent.unsigned_abs()), out);
     }
     if exponent < 0 {
         out.put_slice(b"0.");

@@ -1,6 +1,6 @@
 //! smallint, integer, bigint: decimal digits with a sign, spaces around them.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use crate::error::ValueError;
 use crate::types::trim;
@@ -77,7 +77,7 @@ const PAIRS: &[u8; 200] =
 
 /// Appends a number's decimal digits.
 #[inline]
-pub(crate) fn write_u64(mut value: u64, out: &mut BytesMut) {
+pub(crate) fn write_u64(mut value: u64, out: &mut impl BufMut) {
     let mut buffer = [0_u8; 20];
     let mut start = buffer.len();
     while value >= 100 {
@@ -98,7 +98,7 @@ pub(crate) fn write_u64(mut value: u64, out: &mut BytesMut) {
 }
 
 #[inline]
-pub(crate) fn write(value: i64, out: &mut BytesMut) {
+pub(crate) fn write(value: i64, out: &mut impl BufMut) {
     if value < 0 {
         out.put_u8(b'-');
     }
@@ -107,7 +107,7 @@ pub(crate) fn write(value: i64, out: &mut BytesMut) {
 
 /// Appends two digits of a number below 100.
 #[inline]
-pub(crate) fn write_two(value: u32, out: &mut BytesMut) {
+pub(crate) fn write_two(value: u32, out: &mut impl BufMut) {
     let pair = (value % 100) as usize * 2;
     out.put_slice(&PAIRS[pair..pair + 2]);
 }

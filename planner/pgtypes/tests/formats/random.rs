@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{Float64Type, IntervalMonthDayNano};
 use bytes::BytesMut;
 use meridian_pgtypes::copy::{CopyDecoder, CopyFormat, CopyHeader, CopyOptions};
-use meridian_pgtypes::{ColumnBuilder, Encoder, Format, TimeZone};
+use meridian_pgtypes::{ColumnBuilder, ColumnWriter, DataRowWriter, Encoder, Format, TimeZone};
 use meridian_proto::SqlType;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -21,6 +21,7 @@ const ROWS: usize = 2000;
 fn check_round_trip(sql_type: &SqlType, array: &ArrayRef, format: &Format) {
     assert_eq!(array.data_type(), &sql_type.arrow());
     let encoder = Encoder::new(sql_type, array, format);
+    check_data_rows(sql_type, array, format);
     let mut texts = ColumnBuilder::new(sql_type, 0);
     let mut binaries = ColumnBuilder::new(sql_type, 0);
     let mut out = BytesMut::new();
@@ -40,6 +41,27 @@ fn check_round_trip(sql_type: &SqlType, array: &ArrayRef, format: &Format) {
     assert_eq!(texts.len(), array.len());
     assert_eq!(&texts.finish(), array, "text of {sql_type}");
     assert_eq!(&binaries.finish(), array, "binary form of {sql_type}");
+}
+
+/// DataRow messages hold the fields that the encoder writes one by one, also where a row has many.
+fn check_data_rows(sql_type: &SqlType, array: &ArrayRef, format: &Format) {
+    const COLUMNS: usize = 60;
+    let encoder = || Encoder::new(sql_type, array, format);
+    let column = |at: usize| ColumnWriter { values: encoder(), is_binary: at % 3 == 2 };
+    let mut writer = DataRowWriter::new((0..COLUMNS).map(column).collect());
+    let values = encoder();
+    let (mut written, mut expected) = (BytesMut::new(), BytesMut::new());
+    for row in 0..array.len() {
+        written.clear();
+        expected.clear();
+        writer.write(row, &mut written);
+        for at in 0..COLUMNS {
+            if at % 3 == 2 { values.binary_field(row, &mut expected) } else { values.text_field(row, &mut expected) }
+        }
+        let head = [&[b'D'][..], &(expected.len() as u32 + 6).to_be_bytes(), &(COLUMNS as u16).to_be_bytes()].concat();
+        assert_eq!(written[..7], head, "{sql_type}");
+        assert_eq!(written[7..], expected, "{sql_type} in row {row}");
+    }
 }
 
 fn some<T>(random: &mut StdRng, value: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
@@ -81,7 +103,7 @@ fn random_values_survive_text_and_binary() {
             check_round_trip(&SqlType::Numeric(None), &(Arc::new(array) as ArrayRef), &utc);
         }
     }
-    let texts = make(random, random_text);
+    let texts = make(random, |r| (0..r.random_range(1..9)).map(|_| random_text(r)).collect::<String>());
     check_round_trip(&SqlType::Text, &(Arc::new(StringArray::from(texts)) as ArrayRef), &utc);
     let bytes: Vec<Vec<u8>> = (0..ROWS).map(|place| (0..place % 40).map(|_| random.random()).collect()).collect();
     let bytes: BinaryArray = bytes.iter().map(|value| Some(value.as_slice())).collect();
@@ -92,6 +114,25 @@ fn random_values_survive_text_and_binary() {
     });
     let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(lists);
     check_round_trip(&SqlType::Array(Box::new(SqlType::Float8)), &(Arc::new(lists) as ArrayRef), &utc);
+}
+
+#[test]
+fn decimals_are_written_with_the_digits_that_they_were_read_from() {
+    let random = &mut StdRng::seed_from_u64(12);
+    for _ in 0..100_000 {
+        let (digits, scale) = (random.random_range(1..=15), random.random_range(0..=6));
+        let size = random.random_range(1..10_i64.pow(digits));
+        let number = if random.random_bool(0.5) { -size } else { size };
+        let value: f64 = format!("{number}e-{scale}").parse().expect("a number");
+        if value.abs() < 1e-4 {
+            continue;
+        }
+        let array: ArrayRef = Arc::new(Float64Array::from(vec![value]));
+        let mut out = BytesMut::new();
+        Encoder::new(&SqlType::Float8, &array, &Format::default()).text(0, &mut out);
+        // Rust writes the shortest digits, and never an exponent.
+        assert_eq!(out, format!("{value}"), "{number}e-{scale}");
+    }
 }
 
 #[test]

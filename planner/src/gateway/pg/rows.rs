@@ -1,11 +1,10 @@
 //! Rows to the client: DataRow messages written straight from Arrow arrays into the output buffer.
 
 use arrow::array::RecordBatch;
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use futures::StreamExt;
-use meridian_pgtypes::{Encoder, Format};
+use meridian_pgtypes::{ColumnWriter, DataRowWriter, Encoder, Format};
 
-use super::backend::{begin_message, end_message};
 use super::cancel::Running;
 use super::failure::Failure;
 use super::wire::Wire;
@@ -53,7 +52,7 @@ impl RowSource {
                 },
             };
             let count = usize::try_from(rows_max - sent).unwrap_or(usize::MAX).min(batch.num_rows());
-            let rows = RowEncoder::try_new(&self.columns, &batch.slice(0, count), format, binary)?;
+            let mut rows = RowEncoder::try_new(&self.columns, &batch.slice(0, count), format, binary)?;
             rows.send(wire).await?;
             sent += count as u64;
             self.rest = (count < batch.num_rows()).then(|| batch.slice(count, batch.num_rows() - count));
@@ -96,7 +95,7 @@ pub async fn next_batch(
 
 /// Writes the rows of one batch.
 struct RowEncoder {
-    columns: Vec<(Encoder, bool)>,
+    writer: DataRowWriter,
     row_count: usize,
 }
 
@@ -111,15 +110,12 @@ impl RowEncoder {
             let message = format!("internal error: a row of {} columns for {}", batch.num_columns(), columns.len());
             return Err(SqlError::new("XX000", message));
         }
-        let encoders = columns
-            .iter()
-            .zip(batch.columns())
-            .zip(binary)
-            .map(|((column, array), &binary)| (Encoder::new(&column.sql_type, array, format), binary));
-        Ok(Self { columns: encoders.collect(), row_count: batch.num_rows() })
+        let values = columns.iter().zip(batch.columns()).map(|(of, array)| Encoder::new(&of.sql_type, array, format));
+        let columns = values.zip(binary).map(|(values, &is_binary)| ColumnWriter { values, is_binary });
+        Ok(Self { writer: DataRowWriter::new(columns.collect()), row_count: batch.num_rows() })
     }
 
-    async fn send(&self, wire: &mut Wire) -> Result<(), Failure> {
+    async fn send(&mut self, wire: &mut Wire) -> Result<(), Failure> {
         let mut next = 0;
         while next < self.row_count {
             let room = wire.output_room();
@@ -130,20 +126,10 @@ impl RowEncoder {
     }
 
     /// Writes rows from `first` on until they take at least `bytes_enough`; returns the row after the last.
-    fn encode(&self, output: &mut BytesMut, first: usize, bytes_enough: usize) -> usize {
+    fn encode(&mut self, output: &mut BytesMut, first: usize, bytes_enough: usize) -> usize {
         let start = output.len();
-        let column_count = u16::try_from(self.columns.len()).unwrap_or(u16::MAX);
         for row in first..self.row_count {
-            let message = begin_message(output, b'D');
-            output.put_u16(column_count);
-            for (encoder, binary) in &self.columns {
-                if *binary {
-                    encoder.binary_field(row, output);
-                } else {
-                    encoder.text_field(row, output);
-                }
-            }
-            end_message(output, message);
+            self.writer.write(row, output);
             if output.len() - start >= bytes_enough {
                 return row + 1;
             }

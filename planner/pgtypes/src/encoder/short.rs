@@ -1,0 +1,114 @@
+//! Fields that need no more than a few dozen bytes, written at once into a window whose size is known: no look at the room
+//! in a growing buffer for each of their parts. Nearly all fields of most results are of this kind.
+
+use bytes::BufMut;
+
+use super::{Column, Encoder};
+use crate::datetime;
+use crate::types::{float, integer};
+
+/// Bytes that a short field has room for, its length included. The longest is a timestamp before Christ with microseconds
+/// and an offset of seconds: 4 + 45.
+pub const SHORT_BYTES: usize = 80;
+
+/// The length of NULL.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
+/// Numbers below have their fields ready.
+const READY: usize = 1000;
+/// Length and digits.
+static FIELDS: [[u8; 8]; READY] = fields();
+/// Texts up to this long are copied as so many bytes.
+const TEXT_CHUNK: usize = 16;
+
+const fn fields() -> [[u8; 8]; READY] {
+    let mut fields = [[0; 8]; READY];
+    let mut number = 0;
+    while number < READY {
+        let digits = [(number / 100) as u8 + b'0', (number / 10 % 10) as u8 + b'0', (number % 10) as u8 + b'0'];
+        let (first, length) = match number {
+            0..10 => (2, 1),
+            10..100 => (1, 2),
+            _ => (0, 3),
+        };
+        fields[number][3] = length;
+        let mut place = 0;
+        while first + place < digits.len() {
+            fields[number][4 + place] = digits[first + place];
+            place += 1;
+        }
+        number += 1;
+    }
+    fields
+}
+
+impl Encoder {
+    /// Writes the text form as a field of a DataRow and returns its bytes; `None`, with anything written, for one that is
+    /// not short or of a type whose values seldom are.
+    #[inline]
+    pub(crate) fn short_text_field(&self, row: usize, field: &mut [u8; SHORT_BYTES]) -> Option<usize> {
+        if self.is_null(row) {
+            field[..4].copy_from_slice(&NULL);
+            return Some(4);
+        }
+        Some(match &self.column {
+            Column::Int2(values) => number(values.value(row).into(), field),
+            Column::Int4(values) => number(values.value(row).into(), field),
+            Column::Int8(values) => number(values.value(row), field),
+            Column::Float8(values) if self.extra_float_digits > 0 => double(values.value(row), field)?,
+            Column::Text(values) => {
+                let (from, to) = (values.value_offsets()[row] as usize, values.value_offsets()[row + 1] as usize);
+                text(values.value_data(), from, to, field)?
+            }
+            Column::Bool(values) => sized(field, |out| out.put_u8(if values.value(row) { b't' } else { b'f' })),
+            Column::Date(values) => sized(field, |out| datetime::write_date(values.value(row), out)),
+            Column::Timestamptz(values, zone) => {
+                sized(field, |out| datetime::write_timestamptz(values.value(row), zone, out))
+            }
+            Column::Timestamp(values) => sized(field, |out| datetime::write_timestamp(values.value(row), out)),
+            _ => return None,
+        })
+    }
+}
+
+#[inline]
+fn number(value: i64, field: &mut [u8; SHORT_BYTES]) -> usize {
+    match usize::try_from(value).ok().and_then(|at| FIELDS.get(at)) {
+        Some(ready) => {
+            field[..8].copy_from_slice(ready);
+            4 + usize::from(ready[3])
+        }
+        None => sized(field, |out| integer::write(value, out)),
+    }
+}
+
+#[inline]
+fn double(value: f64, field: &mut [u8; SHORT_BYTES]) -> Option<usize> {
+    if let Some(whole) = float::as_integer(value) {
+        return Some(number(whole, field));
+    }
+    let decimal = float::as_decimal(value)?;
+    Some(sized(field, |out| float::write_decimal(decimal, out)))
+}
+
+/// The bytes of `data` from `from` to `to`.
+#[inline]
+fn text(data: &[u8], from: usize, to: usize, field: &mut [u8; SHORT_BYTES]) -> Option<usize> {
+    let length = to - from;
+    match data.get(from..from + TEXT_CHUNK) {
+        // What lies behind the text is overwritten by the next field.
+        Some(chunk) if length <= TEXT_CHUNK => field[4..4 + TEXT_CHUNK].copy_from_slice(chunk),
+        _ => field.get_mut(4..4 + length)?.copy_from_slice(&data[from..to]),
+    }
+    field[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    Some(4 + length)
+}
+
+/// What is written, behind its length.
+#[inline]
+fn sized(field: &mut [u8; SHORT_BYTES], write: impl FnOnce(&mut &mut [u8])) -> usize {
+    let mut rest = &mut field[4..];
+    write(&mut rest);
+    let length = SHORT_BYTES - 4 - rest.remaining_mut();
+    field[..4].copy_from_slice(&(length as u32).to_be_bytes());
+    4 + length
+}
