@@ -12,6 +12,7 @@ use benches::mixed::Mixed;
 use benches::tsbs::{Generator, Workload};
 use benches::{compress, ingest, mixed, planning, process, queries, report};
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(Parser)]
 #[command(about, after_help = "Example: bench ingest --url postgresql://meridian@127.0.0.1:5433/meridian --hours 72")]
@@ -185,15 +186,24 @@ impl Shape {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match runtime_for(&command).map_err(Error::from).and_then(|runtime| runtime.block_on(run(command))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// One connection needs one thread: handing each piece of an answer from a thread to another costs more than to read it.
+fn runtime_for(command: &Command) -> std::io::Result<Runtime> {
+    let mut builder = match command {
+        Command::Queries { .. } | Command::Planning { .. } => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(command: Command) -> Result<(), Error> {
