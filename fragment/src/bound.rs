@@ -28,11 +28,23 @@ impl Bound {
         match (&self.min, &self.max) {
             (Some(min), Some(max)) if min == max => write!(f, "{name} = {min}"),
             (Some(min), Some(max)) => write!(f, "{name} >= {min}, {name} <= {max}"),
-            (Some(min), None) => write!(f, "{name} >= {min}"),
-            (None, Some(max)) => write!(f, "{name} <= {max}"),
+            (Some(min), None) => match step_in_short(min, -1) {
+                Some(below) => write!(f, "{name} > {below}"),
+                None => write!(f, "{name} >= {min}"),
+            },
+            (None, Some(max)) => match step_in_short(max, 1) {
+                Some(above) => write!(f, "{name} < {above}"),
+                None => write!(f, "{name} <= {max}"),
+            },
             (None, None) => write!(f, "{name}"),
         }
     }
+}
+
+/// The float one step on, where that is the shorter one to write: then the end was meant to leave it out.
+fn step_in_short(end: &ScalarValue, step: i8) -> Option<ScalarValue> {
+    let next = float_neighbour(end, step)?;
+    (next.to_string().len() < end.to_string().len()).then_some(next)
 }
 
 /// Bounds that every row must keep for `predicate` to be true. `positions` maps the columns of the predicate's input
@@ -99,6 +111,25 @@ pub fn neighbour(value: &ScalarValue, step: i8) -> Option<ScalarValue> {
         ScalarValue::Int16(Some(value)) => ScalarValue::Int16(Some(value.checked_add(step.into())?)),
         _ => return None,
     })
+}
+
+/// The float one step on. NaN has none, and SQL sorts it above infinity, which so has none above it.
+fn float_neighbour(value: &ScalarValue, step: i8) -> Option<ScalarValue> {
+    Some(match (value, step > 0) {
+        (ScalarValue::Float64(Some(value)), up) if value.is_finite() => {
+            ScalarValue::Float64(Some(if up { value.next_up() } else { value.next_down() }))
+        }
+        (ScalarValue::Float32(Some(value)), up) if value.is_finite() => {
+            ScalarValue::Float32(Some(if up { value.next_up() } else { value.next_down() }))
+        }
+        _ => return None,
+    })
+}
+
+/// The end that leaves the value out, where there is one: rows at it need not be read.
+fn beyond(value: ScalarValue, step: i8) -> ScalarValue {
+    let next = neighbour(&value, step).or_else(|| float_neighbour(&value, step));
+    next.unwrap_or_else(|| if step > 0 { low_end(value) } else { high_end(value) })
 }
 
 #[derive(Clone, Default)]
@@ -169,8 +200,10 @@ fn comparison(left: &Arc<dyn PhysicalExpr>, operator: Operator, right: &Arc<dyn 
     };
     let range = match operator {
         Operator::Eq => Range { min: Some(low_end(value.clone())), max: Some(high_end(value)) },
-        Operator::Gt | Operator::GtEq => Range { min: Some(low_end(value)), max: None },
-        Operator::Lt | Operator::LtEq => Range { min: None, max: Some(high_end(value)) },
+        Operator::Gt => Range { min: Some(beyond(value, 1)), max: None },
+        Operator::GtEq => Range { min: Some(low_end(value)), max: None },
+        Operator::Lt => Range { min: None, max: Some(beyond(value, -1)) },
+        Operator::LtEq => Range { min: None, max: Some(high_end(value)) },
         _ => return Ranges::new(),
     };
     Ranges::from([(column, range)])
@@ -250,19 +283,53 @@ mod tests {
 
     #[test]
     fn comparisons_bound_their_column() {
-        check(&compare("a", Operator::Gt, 5i64), &[(3, Some(5), None)]);
+        check(&compare("a", Operator::Gt, 5i64), &[(3, Some(6), None)]);
         check(&compare("a", Operator::LtEq, 5i64), &[(3, None, Some(5))]);
         check(&compare("a", Operator::NotEq, 5i64), &[]);
         let turned = binary(lit(5i64), Operator::Gt, col("a", &schema()).unwrap(), &schema()).unwrap();
-        check(&turned, &[(3, None, Some(5))]);
+        check(&turned, &[(3, None, Some(4))]);
+        check(&compare("a", Operator::Gt, i64::MAX), &[(3, Some(i64::MAX), None)]);
         check(&compare("a", Operator::Eq, ScalarValue::Int64(None)), &[]);
+    }
+
+    #[test]
+    fn floats_next_to_an_end_that_is_left_out_are_let_in() {
+        let ends = |operator, value: f64| {
+            let bounds = bounds_of(&compare("b", operator, value), &[3, 7]);
+            let [bound] = &bounds[..] else { panic!("{bounds:?}") };
+            let text = Written(bound).to_string();
+            let end = |end: &Option<ScalarValue>| match end {
+                Some(ScalarValue::Float64(Some(value))) => Some(value.to_bits()),
+                _ => None,
+            };
+            (end(&bound.min), end(&bound.max), text)
+        };
+        let only_min = |value: f64, text: &str| (Some(value.to_bits()), None, text.to_owned());
+        assert_eq!(ends(Operator::Gt, 90.0), only_min(90.0_f64.next_up(), "b > 90"));
+        assert_eq!(ends(Operator::GtEq, 90.0), only_min(90.0, "b >= 90"));
+        assert_eq!(ends(Operator::Lt, 0.3), (None, Some(0.3_f64.next_down().to_bits()), "b < 0.3".to_owned()));
+        for zero in [0.0, -0.0] {
+            assert_eq!(ends(Operator::Gt, zero).0, Some(1));
+            assert_eq!(ends(Operator::GtEq, zero).0, Some((-0.0_f64).to_bits()));
+            assert_eq!(ends(Operator::Lt, zero).1, Some((-f64::from_bits(1)).to_bits()));
+        }
+        assert_eq!(ends(Operator::Gt, f64::INFINITY).0, Some(f64::INFINITY.to_bits()));
+        assert_eq!(ends(Operator::Lt, f64::NAN).1, Some(f64::NAN.to_bits()));
+    }
+
+    struct Written<'a>(&'a Bound);
+
+    impl fmt::Display for Written<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.write("b", f)
+        }
     }
 
     #[test]
     fn and_narrows_and_or_widens() {
         let low = || compare("a", Operator::GtEq, 5i64);
         let high = || compare("a", Operator::Lt, 9i64);
-        check(&join(low(), Operator::And, high()), &[(3, Some(5), Some(9))]);
+        check(&join(low(), Operator::And, high()), &[(3, Some(5), Some(8))]);
         check(&join(low(), Operator::Or, high()), &[]);
         let two = join(compare("a", Operator::Eq, 2i64), Operator::Or, compare("a", Operator::Eq, 7i64));
         check(&two, &[(3, Some(2), Some(7))]);

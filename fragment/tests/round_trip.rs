@@ -155,7 +155,7 @@ fn statements_give_the_same_rows_over_the_wire() {
 fn a_leaf_is_shown_with_its_columns_and_bounds() {
     let decoded = check("select v from t where n >= 5 and n < 9");
     let shown = displayable(decoded.as_ref()).indent(false).to_string();
-    assert_contains!(shown, "ChunkScan: table=16384, columns=[v, n], bounds=[n >= 5, n <= 9]");
+    assert_contains!(shown, "ChunkScan: table=16384, columns=[v, n], bounds=[n >= 5, n <= 8]");
     let leaf = leaf_of(&decoded).unwrap();
     assert_eq!((leaf.table(), leaf.schema_version()), (TableId(16384), SchemaVersion(1)));
     assert_eq!(*leaf.table_schema(), schema());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
 use meridian_fragment::{check_allowed, is_pushable};
@@ -14,6 +15,9 @@ use meridian_fragment::{check_allowed, is_pushable};
 use super::choose_leaf::choose_leaf;
 use crate::exec::remote_scan::RemoteScanExec;
 
+/// A filter copies what it lets through until it has so many rows, but passes on a batch of more than half of them as it
+/// is. Leaves read by the filter's bounds, so that most of what they hand out goes through.
+const FILTER_BATCH_ROWS: usize = 1024;
 /// A shard sorts in memory, without spilling: it keeps at most this many rows of a top-N.
 const TOP_ROWS_MAX: usize = 100_000;
 
@@ -24,12 +28,18 @@ pub(super) fn push_down(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Executio
 fn absorb(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     let absorbed = match plan.children().as_slice() {
         [child] => match child.downcast_ref::<RemoteScanExec>() {
-            Some(scan) => absorbed(&plan, scan, ChildrenPropertiesMode::Recompute)?,
+            Some(scan) => absorbed(&for_shards(&plan)?, scan, ChildrenPropertiesMode::Recompute)?,
             None => None,
         },
         _ => None,
     };
     Ok(absorbed.map_or_else(|| Transformed::no(plan), Transformed::yes))
+}
+
+/// The operator as it is best run on a shard.
+fn for_shards(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(filter) = plan.downcast_ref::<FilterExec>() else { return Ok(Arc::clone(plan)) };
+    Ok(Arc::new(FilterExecBuilder::from(filter).with_batch_size(FILTER_BATCH_ROWS).build()?))
 }
 
 /// An operator right above a scan as part of the scan's fragment. `None`: it cannot be. `mode`: whether the operator's
