@@ -42,6 +42,8 @@ pub async fn breathe() {
     if start.elapsed() < SLICE {
         return;
     }
+    // Threads that wait for this core come first: turns of the kernel are some milliseconds long.
+    std::thread::yield_now();
     // A timer and no plain yield: after that the executor would go on with the next ready task and not look at its rings.
     // All long work stops here until it did, since the slice begins anew only afterwards.
     glommio::timer::sleep(TURN).await;

@@ -6,6 +6,7 @@ mod data;
 mod folder;
 mod grpc;
 mod ports;
+mod scheduling;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub fn run(config: Config, json: bool) -> Result<(), Failure> {
     folder.check(config.role)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("meridian")
+        .on_thread_start(scheduling::take_short_turns)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("could not start: {error}")))?;
