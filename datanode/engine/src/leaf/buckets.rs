@@ -55,7 +55,7 @@ pub struct Decoded {
 impl BucketSearch {
     #[must_use]
     pub fn new(buckets: Buckets, predicate: Option<SeriesPredicate>) -> Rc<Self> {
-        let groups = RefCell::new(Groups::new(&buckets.measures));
+        let groups = RefCell::new(Groups::new(&buckets.measures, buckets.top.is_some()));
         Rc::new(Self { buckets, predicate, groups })
     }
 
@@ -123,6 +123,31 @@ impl BucketSearch {
         let width = self.buckets.grid.map_or(i64::MAX, |grid| grid.width);
         (i64::MIN, cut.saturating_add(width - 1))
     }
+
+    /// Those of the given times within which a row group, which has rows between the least and the greatest, still matters.
+    fn open_within(&self, times: (i64, i64), (least, greatest): (i64, i64)) -> Option<(i64, i64)> {
+        let open = self.open_times();
+        let (low, high) = (times.0.max(open.0).max(least), times.1.min(open.1).min(greatest));
+        (low <= high).then_some((low, high))
+    }
+
+    /// Of times in which rows lie, those that hold all buckets wanted if none of them is empty; the others matter only if
+    /// one is, which is known when the first were added.
+    fn nearest(&self, (low, high): (i64, i64)) -> ((i64, i64), Option<(i64, i64)>) {
+        let (Some(top), Some(grid)) = (self.buckets.top, self.buckets.grid) else { return ((low, high), None) };
+        let width = i64::try_from(top.count).ok().and_then(|count| count.checked_mul(grid.width));
+        let end = if top.newest { high } else { low };
+        let Some((width, start)) = width.zip(bucket_start(end, grid.width, grid.origin)) else {
+            return ((low, high), None);
+        };
+        if top.newest {
+            let first = start.saturating_add(grid.width).saturating_sub(width).max(low);
+            ((first, high), (first > low).then(|| (low, first - 1)))
+        } else {
+            let last = start.saturating_add(width - 1).min(high);
+            ((low, last), (last < high).then(|| (last + 1, high)))
+        }
+    }
 }
 
 /// The type in which a measure's values are told; `None`: a count.
@@ -170,6 +195,15 @@ struct Shape<'a> {
     measures: Vec<(Measure, Option<&'a Column>)>,
 }
 
+/// Series of a row group.
+struct Chosen<'a> {
+    runs: &'a Runs,
+    /// Those that count.
+    chosen: &'a BooleanBuffer,
+    /// The number of each one's key.
+    ids: &'a [u32],
+}
+
 /// What a row group is added up from: pieces and rows of series, by the run that they belong to.
 #[derive(Default)]
 struct Parts {
@@ -186,36 +220,52 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         if !has_buckets(search.buckets.grid, least, greatest) || search.groups.borrow().len() > GROUPS_MAX {
             return Ok(None);
         }
-        let open = search.open_times();
-        let times = (shape.times.0.max(open.0), shape.times.1.min(open.1));
-        if times.1 < least || times.0 > greatest {
+        let Some(times) = search.open_within(shape.times, (least, greatest)) else {
             return Ok(Some(Decoded::default()));
-        }
+        };
         let mut loaded = Loaded::default();
         let runs = self.runs(&mut loaded).await?;
         let Some(chosen) = choose(&shape, search.predicate.as_ref(), &runs) else { return Ok(None) };
-        let parts = self.parts(&shape, &chosen, &runs, times).await?;
-        let Some(rows) = self.measured_rows(&shape, &parts.rows, &mut loaded).await? else { return Ok(None) };
         let keys: Vec<ArrayRef> = shape.key.iter().map(|position| ArrayRef::clone(runs.keys(*position))).collect();
         let ids = search.groups.borrow_mut().keys(&keys, runs.len()).map_err(flaw)?;
+        let series = Chosen { runs: &runs, chosen: &chosen, ids: &ids };
+        let (first, rest) = search.nearest(times);
+        let Some(mut rows) = self.add_times(search, &shape, &series, first, &mut loaded).await? else {
+            return Ok(None);
+        };
+        if let Some(rest) = rest.and_then(|rest| search.open_within(rest, (least, greatest))) {
+            // What was added is not to be added again as rows.
+            let more = self.add_times(search, &shape, &series, rest, &mut loaded).await?;
+            rows += more.ok_or_else(|| EngineError::Rows("a row of a series has no time".to_owned()))?;
+        }
+        Ok(Some(Decoded { rows, bytes_read: loaded.bytes_read }))
+    }
+
+    /// Adds what lies between two times, both included, and says how many rows were read for it. `None`: a row has no
+    /// time, and nothing was added.
+    async fn add_times(
+        &self,
+        search: &BucketSearch,
+        shape: &Shape<'_>,
+        series: &Chosen<'_>,
+        times: (i64, i64),
+        loaded: &mut Loaded,
+    ) -> Result<Option<usize>, EngineError> {
+        let parts = self.parts(shape, series, times).await?;
+        let Some(rows) = self.measured_rows(shape, &parts.rows, loaded).await? else { return Ok(None) };
         if let Some(known) = &parts.known {
             for (run, pieces) in parts.pieces {
-                search.add_run(ids[run], pieces, times, known);
+                search.add_run(series.ids[run], pieces, times, known);
             }
         }
-        search.add_rows(&ids, &parts.rows, times, &rows).await;
-        Ok(Some(Decoded { rows: rows.len(), bytes_read: loaded.bytes_read }))
+        search.add_rows(series.ids, &parts.rows, times, &rows).await;
+        Ok(Some(rows.len()))
     }
 
     /// Where the chosen series are answered for by pieces, and which of their rows must be read.
-    async fn parts(
-        &self,
-        shape: &Shape<'_>,
-        chosen: &BooleanBuffer,
-        runs: &Runs,
-        times: (i64, i64),
-    ) -> Result<Parts, EngineError> {
+    async fn parts(&self, shape: &Shape<'_>, series: &Chosen<'_>, times: (i64, i64)) -> Result<Parts, EngineError> {
         let mut parts = Parts::default();
+        let Chosen { runs, chosen, .. } = *series;
         let series = || chosen.set_indices().map(|run| (run, runs.range(run)));
         if chosen.count_set_bits() == 0 {
             return Ok(parts);

@@ -24,8 +24,8 @@ pub(super) struct Groups {
     keys: Vec<u32>,
     starts: Vec<i64>,
     states: Vec<State>,
-    /// Distinct starts.
-    buckets: BTreeSet<i64>,
+    /// Distinct starts, where only some at one end are wanted.
+    buckets: Option<BTreeSet<i64>>,
 }
 
 /// What was aggregated: one row per group.
@@ -65,7 +65,8 @@ struct Known<T> {
 }
 
 impl Groups {
-    pub fn new(measures: &[Measure]) -> Self {
+    /// `has_top`: whether [`Self::cut`] will be asked.
+    pub fn new(measures: &[Measure], has_top: bool) -> Self {
         let state = |measure: &Measure| match measure {
             Measure::Rows | Measure::Count(_) => State::Counts(Vec::new()),
             Measure::FirstTime | Measure::LastTime => State::Ints(Known::default()),
@@ -79,7 +80,7 @@ impl Groups {
             keys: Vec::new(),
             starts: Vec::new(),
             states: measures.iter().map(state).collect(),
-            buckets: BTreeSet::new(),
+            buckets: has_top.then(BTreeSet::new),
         }
     }
 
@@ -140,7 +141,9 @@ impl Groups {
         if slot == next {
             self.keys.push(key);
             self.starts.push(start);
-            self.buckets.insert(start);
+            if let Some(buckets) = &mut self.buckets {
+                buckets.insert(start);
+            }
         }
         slot as usize
     }
@@ -148,7 +151,7 @@ impl Groups {
     /// The bucket that ends those wanted, when there are so many.
     pub fn cut(&self, top: Top) -> Option<i64> {
         let index = top.count.checked_sub(1)?;
-        let mut buckets = self.buckets.iter();
+        let mut buckets = self.buckets.as_ref()?.iter();
         if top.newest { buckets.nth_back(index).copied() } else { buckets.nth(index).copied() }
     }
 
@@ -158,7 +161,7 @@ impl Groups {
         cut: Option<(i64, Top)>,
         types: &[Option<DataType>],
     ) -> Result<Option<GroupStates>, ArrowError> {
-        let mut groups = std::mem::replace(self, Self::new(&self.measures));
+        let mut groups = std::mem::replace(self, Self::new(&self.measures, self.buckets.is_some()));
         let count = groups.len();
         if count == 0 {
             return Ok(None);
@@ -461,7 +464,7 @@ mod tests {
     #[test]
     fn ranges_of_a_group_add_up_and_null_is_a_key() {
         let measures = [Measure::Rows, Measure::Count(1), Measure::Sum(1), Measure::Min(1), Measure::Last(1)];
-        let mut groups = Groups::new(&measures);
+        let mut groups = Groups::new(&measures, false);
         let ids = groups.keys(&hosts(&[Some("a"), None]), 2).unwrap();
         let column = [Some(4.0), None, Some(1.0), Some(7.0)];
         let rows = |times: &[i64]| measured(times, measures.iter().map(|_| floats(&column)).collect());
@@ -502,7 +505,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_buckets_are_kept_when_only_they_are_wanted() {
-        let mut groups = Groups::new(&[Measure::Rows]);
+        let mut groups = Groups::new(&[Measure::Rows], true);
         let id = groups.keys(&[], 1).unwrap()[0];
         let top = |newest| Top { count: 2, newest };
         let row = |time| measured(&[time], vec![None]);
