@@ -161,6 +161,7 @@ impl<S: Clone + 'static> ShardHandle<S> {
         let (sender, receiver) = oneshot::channel();
         let job: Job<S> = Box::new(move |owned| {
             Box::pin(async move {
+                let _awaited = (lane == Lane::Write).then(pace::Awaited::begin);
                 let outcome = AssertUnwindSafe(async move { request(owned).await }).catch_unwind().await;
                 let answer = outcome.unwrap_or_else(|panic| Err(panicked(shard, lane, panic.as_ref())));
                 drop(permit);

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -25,7 +26,7 @@ use meridian_engine::{
     Shard, Value, Want,
 };
 use meridian_fragment::{
-    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, key_predicate, leaf_of, task_context,
+    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, key_predicate, leaf_of, row_predicates, task_context,
 };
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
@@ -216,7 +217,7 @@ impl LeafReader<'_> {
         let Ok(open) = opened.recv_async().await else { return };
         let bounds: Vec<_> = open.bounds.iter().filter_map(engine_bound).collect();
         // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
-        let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::Rows };
+        let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::default() };
         let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
         for chunk in self.chunks_for(&want) {
             let scan = Scan {
@@ -262,7 +263,7 @@ impl LeafReader<'_> {
         let newest_first = match want {
             Want::Series(search) => search.series.ends.last,
             Want::Buckets(search) => search.buckets.top.is_some_and(|top| top.newest),
-            Want::Rows | Want::Facts(_) => false,
+            Want::Rows(_) | Want::Facts(_) => false,
         };
         if newest_first {
             chunks.sort_unstable_by_key(|chunk| Reverse(chunk.chunk));
@@ -283,7 +284,10 @@ impl LeafReader<'_> {
 
     fn engine_want(&self, open: &Open) -> Want {
         match &open.want {
-            meridian_fragment::Want::Rows => Want::Rows,
+            meridian_fragment::Want::Rows => {
+                let predicates = row_predicates(&self.work.plan);
+                Want::Rows(Rc::new(predicates.into_iter().map(series_predicate).collect()))
+            }
             meridian_fragment::Want::Series(series) => {
                 let ends = Ends { first: series.first, last: series.last };
                 Want::Series(SeriesSearch::new(Series { key: series.key.clone(), time: series.time, ends }))
@@ -295,7 +299,7 @@ impl LeafReader<'_> {
                     let predicate = predicate.map(series_predicate);
                     Want::Buckets(BucketSearch::new(engine_buckets(buckets), predicate))
                 }
-                None => Want::Rows,
+                None => Want::default(),
             },
         }
     }

@@ -351,6 +351,27 @@ pub fn key_predicate(fragment: &Arc<dyn ExecutionPlan>) -> Option<Option<KeyPred
     predicate_on_columns(&question.others, trace.leaf.table_schema()).map(Some)
 }
 
+/// The predicates by which a fragment takes rows of its leaf and that are no bounds of it, each over the columns that it
+/// reads. Whoever knows that all rows of a kind fail one need not read them.
+#[must_use]
+pub fn row_predicates(fragment: &Arc<dyn ExecutionPlan>) -> Vec<KeyPredicate> {
+    let mut node = fragment;
+    let trace = loop {
+        if let Some(trace) = trace(node) {
+            break trace;
+        }
+        let [child] = node.children()[..] else { return Vec::new() };
+        node = child;
+    };
+    let is_open = |(predicate, sources): &&Predicate<'_>| {
+        let reads = columns_of(predicate, sources).is_some_and(|columns| !columns.is_empty());
+        reads && exact_bound_of(predicate, sources).is_none()
+    };
+    let open = trace.predicates.iter().filter(is_open);
+    open.filter_map(|predicate| predicate_on_columns(std::slice::from_ref(predicate), trace.leaf.table_schema()))
+        .collect()
+}
+
 /// The conjunction over just the columns that it reads.
 fn predicate_on_columns(predicates: &[Predicate<'_>], table: &SchemaRef) -> Option<KeyPredicate> {
     let mut columns: Vec<usize> = Vec::new();

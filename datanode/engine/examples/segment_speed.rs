@@ -148,7 +148,7 @@ fn measure_reads(
                 for row_group in reader.prune(schema, bounds) {
                     let (reader, cache) = (&reader, &leaf_cache);
                     let scan = RowGroupScan { reader, row_group, schema, bounds, view: None, cache };
-                    found += black_box(block_on(scan.rows(&columns)).expect("read")).rows;
+                    found += black_box(block_on(scan.rows(&columns, &[])).expect("read")).rows;
                 }
             }
         };

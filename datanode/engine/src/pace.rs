@@ -18,13 +18,40 @@ use std::time::{Duration, Instant};
 pub const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 3600);
 /// Longest time between two looks of the executor at its rings while there is long work: what a finished write of the
 /// log may wait.
-const SLICE: Duration = Duration::from_micros(500);
+const SLICE: Duration = Duration::from_micros(250);
+/// The same while somebody waits for a write, which takes some six such turns: its record, the write and the sync of the
+/// log, and the decision likewise.
+const SLICE_BESIDE_WRITES: Duration = Duration::from_micros(100);
 /// As short as a timer can be that is not over before it is first looked at.
 const TURN: Duration = Duration::from_micros(1);
 
 thread_local! {
     /// When the long work of this thread last came from a turn of the executor; `None` outside a shard.
     static SLICE_START: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Writes of this shard that somebody waits for.
+    static WRITES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A write that somebody waits for. While it lives, long work of this shard goes in smaller steps.
+pub struct Awaited(());
+
+impl Awaited {
+    #[must_use]
+    pub fn begin() -> Self {
+        WRITES.set(WRITES.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        WRITES.set(WRITES.get() - 1);
+    }
+}
+
+/// Whether somebody waits for a write of this shard.
+pub fn is_awaited() -> bool {
+    WRITES.get() > 0
 }
 
 /// Declares this thread a shard's: from now on [`breathe`] yields. To be called within its executor.
@@ -39,7 +66,7 @@ pub async fn breathe() {
         return executor::pause().await;
     }
     let Some(start) = SLICE_START.get() else { return };
-    if start.elapsed() < SLICE {
+    if start.elapsed() < if is_awaited() { SLICE_BESIDE_WRITES } else { SLICE } {
         return;
     }
     // Threads that wait for this core come first: turns of the kernel are some milliseconds long.

@@ -302,7 +302,7 @@ impl<D: Disk> Shard<D> {
 
     /// Begins to hand out the rows that are seen. [`Self::begin_read`] goes before.
     pub fn scan(&self, scan: Scan) -> Result<ScanStream<D>, Refusal> {
-        self.scan_for(scan, Want::Rows)
+        self.scan_for(scan, Want::default())
     }
 
     /// As [`Self::scan`], for some of the rows, or for answers instead of them.

@@ -25,11 +25,10 @@ pub(crate) use newest::Newest;
 pub use row_group::{Found, RowGroupScan};
 
 /// Which of a chunk's rows a reader wants.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub enum Want {
-    /// All rows that may lie within the bounds.
-    #[default]
-    Rows,
+    /// All rows that may lie within the bounds. Of series that one of the predicates leaves out none is wanted.
+    Rows(Rc<Vec<SeriesPredicate>>),
     /// Those that decide about series. The bounds are the whole predicate, but for what only reads the key.
     Series(Rc<SeriesSearch>),
     /// Answers, and the rows that no answer holds. The bounds are the whole predicate.
@@ -37,6 +36,12 @@ pub enum Want {
     /// Aggregates of groups, and the rows that are in none of them. The bounds and the search's predicate are the whole
     /// predicate.
     Buckets(Rc<BucketSearch>),
+}
+
+impl Default for Want {
+    fn default() -> Self {
+        Self::Rows(Rc::default())
+    }
 }
 
 /// A search over one or several chunks, best from the newest to the oldest.

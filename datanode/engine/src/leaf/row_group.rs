@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use meridian_proto::ColumnId;
 use meridian_proto::schema::{Column, TableSchema};
 
+use super::buckets::SeriesPredicate;
 use super::cache::{LeafCache, Piece};
 use super::newest::Newest;
 use super::ranges::RowRanges;
@@ -103,16 +104,24 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         self.reader.row_group(self.row_group).rows
     }
 
-    /// The seen rows that may lie within the bounds: first by series, then by time, both without reading a row where
+    /// The seen rows that may lie within the bounds, of series that no predicate leaves out: first by series, then by time, both without reading a row where
     /// directories tell, then by the other columns of bounds. Only rows that are left are read of the columns wanted.
-    pub async fn rows(&self, columns: &[Column]) -> Result<Found, EngineError> {
+    pub async fn rows(&self, columns: &[Column], predicates: &[SeriesPredicate]) -> Result<Found, EngineError> {
         let mut loaded = Loaded::default();
         let open = self.open_bounds();
         let (by_series, by_row) = self.split_bounds(&open);
+        let judges = self.judges(predicates);
         let mut rows = RowRanges::all(self.row_count());
         let mut is_exact = true;
-        let runs = if by_series.is_empty() { None } else { Some(self.runs(&mut loaded).await?) };
+        let tells_series = !by_series.is_empty() || !judges.is_empty();
+        let runs = if tells_series { Some(self.runs(&mut loaded).await?) } else { None };
         if let Some(runs) = &runs {
+            for (predicate, positions) in judges {
+                let keys: Vec<ArrayRef> = positions.iter().map(|at| ArrayRef::clone(runs.keys(*at))).collect();
+                if let Some(judged) = (predicate.test)(&keys).filter(|judged| judged.len() == runs.len()) {
+                    rows = rows.and(&runs.rows_of(&judged));
+                }
+            }
             for (position, column, bound) in by_series {
                 let found = within(runs.keys(position), &column.sql_type, bound);
                 is_exact &= found.is_exact;
@@ -126,11 +135,22 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         self.gather(columns, runs.as_deref(), left).await
     }
 
+    /// The predicates that the series directory can be asked, with the positions of their columns in it.
+    fn judges<'b>(&self, predicates: &'b [SeriesPredicate]) -> Vec<(&'b SeriesPredicate, Vec<usize>)> {
+        let Some(segment_by) = self.segment_by().filter(|_| !predicates.is_empty()) else { return Vec::new() };
+        let place = |position: &usize| {
+            let id = self.schema.columns.get(*position)?.id;
+            segment_by.iter().position(|column| column.id == id)
+        };
+        let places = |of: &SeriesPredicate| of.columns.iter().map(place).collect::<Option<Vec<_>>>();
+        predicates.iter().filter_map(|predicate| Some((predicate, places(predicate)?))).collect()
+    }
+
     /// Columns whose pages [`Self::rows`] reads first, of those wanted: the others wait for what bounds leave.
-    pub fn first_read(&self, columns: &[Column]) -> Vec<Column> {
+    pub fn first_read(&self, columns: &[Column], predicates: &[SeriesPredicate]) -> Vec<Column> {
         let open = self.open_bounds();
         let (by_series, by_row) = self.split_bounds(&open);
-        match (by_series.is_empty(), by_row.is_empty()) {
+        match (by_series.is_empty() && self.judges(predicates).is_empty(), by_row.is_empty()) {
             (true, true) => columns.to_vec(),
             (true, false) => by_row.into_iter().map(|(column, _)| column.clone()).collect(),
             (false, _) => Vec::new(),
@@ -244,7 +264,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             .collect();
         let (Some(segment_by), Some(key), Some(time)) = (&segment_by, key, column(&series.time)) else {
             // Not sorted by these series.
-            return self.rows(columns).await;
+            return self.rows(columns, &[]).await;
         };
         let search = Search { segment_by, key: &key, time, series, newest };
         // A bound on the key takes or leaves whole series: those too many fall to the filter above.
@@ -266,7 +286,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             None => self.find_ends(&runs, search, &mut loaded).await?,
         };
         let Some(rows) = rows.as_ref().and_then(|rows| rows.as_any().downcast_ref::<UInt32Array>()) else {
-            return self.rows(columns).await;
+            return self.rows(columns, &[]).await;
         };
         let run_of = runs.runs_of(rows.values().iter().map(|row| *row as usize));
         let mut wanted: Vec<Column> = columns.to_vec();
@@ -381,7 +401,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let mut wanted = columns.to_vec();
         wanted.extend(search.segment_by.iter().map(|column| (*column).clone()));
         wanted.push(search.time.clone());
-        let mut found = self.rows(&wanted).await?;
+        let mut found = self.rows(&wanted, &[]).await?;
         let times = found.columns.pop();
         let keys = found.columns.split_off(columns.len());
         if !found.is_exact || found.rows == 0 {

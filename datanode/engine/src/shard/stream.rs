@@ -19,8 +19,8 @@ use super::chunk::{Chunk, LiveSegment};
 use super::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
-use crate::leaf::{LeafCache, RowGroupScan, Want};
-use crate::pace::breathe;
+use crate::leaf::{LeafCache, RowGroupScan, SeriesPredicate, Want};
+use crate::pace::{self, breathe};
 use crate::scan::{BATCH_ROWS_MAX, Bound, Scan, ScanStatistics};
 use crate::segment::{ReadAhead, SegmentReader};
 use crate::statistics::Facts;
@@ -28,6 +28,8 @@ use crate::visibility::{Outcome, View};
 
 /// Batches with fewer rows wait for more.
 const SMALL_ROWS: usize = 1024;
+/// Rows of a batch while a write is waited for: what a plan makes of more of them holds it up.
+const ROWS_BESIDE_WRITES: usize = 2048;
 /// Row groups read without handing anything out: some 10 ms.
 const STEPS_MAX: usize = 16;
 
@@ -177,10 +179,11 @@ impl<D: Disk> ScanStream<D> {
         self.ready.retain(|batch| batch.num_rows() > 0);
         let mut together = vec![self.ready.pop_front()?];
         let mut rows = together[0].num_rows();
-        if rows > self.batch_rows {
-            self.ready.push_front(together[0].slice(self.batch_rows, rows - self.batch_rows));
-            together[0] = together[0].slice(0, self.batch_rows);
-            rows = self.batch_rows;
+        let rows_max = if pace::is_awaited() { self.batch_rows.min(ROWS_BESIDE_WRITES) } else { self.batch_rows };
+        if rows > rows_max {
+            self.ready.push_front(together[0].slice(rows_max, rows - rows_max));
+            together[0] = together[0].slice(0, rows_max);
+            rows = rows_max;
         }
         // A batch of three rows costs its reader as much as one of a thousand.
         while rows < SMALL_ROWS
@@ -235,11 +238,13 @@ impl<D: Disk> ScanStream<D> {
     /// Has the disk read for the next row group while one is decoded. What fails is told when that one's turn comes.
     fn read_ahead(&self) -> impl Future<Output = Option<(ReadAhead, u64)>> + use<D> {
         // Series and buckets read a few rows and statistics, which stay in caches.
-        let wants_rows = matches!(self.want, Want::Rows | Want::Facts(_));
+        let wants_rows = matches!(self.want, Want::Rows(_) | Want::Facts(_));
         let next = self.pieces.front().filter(|_| wants_rows).and_then(|next| {
             let scan = self.scan_of(next);
             let is_answered = self.facts.is_some() && scan.is_whole();
-            (!is_answered).then(|| (Rc::clone(&next.reader), next.row_group, scan.first_read(&self.columns)))
+            (!is_answered).then(|| {
+                (Rc::clone(&next.reader), next.row_group, scan.first_read(&self.columns, self.series_predicates()))
+            })
         });
         async move {
             let (reader, row_group, columns) = next?;
@@ -258,12 +263,16 @@ impl<D: Disk> ScanStream<D> {
         }
     }
 
+    fn series_predicates(&self) -> &[SeriesPredicate] {
+        if let Want::Rows(predicates) = &self.want { predicates } else { &[] }
+    }
+
     /// From which end of time row groups are best read: from the newest one on when true. `None`: it is all the same.
     fn wants_one_end(&self) -> Option<bool> {
         match &self.want {
             Want::Series(search) => search.series.ends.last.then_some(true),
             Want::Buckets(search) => search.buckets.top.map(|top| top.newest),
-            Want::Rows | Want::Facts(_) => None,
+            Want::Rows(_) | Want::Facts(_) => None,
         }
     }
 
@@ -318,7 +327,9 @@ impl<D: Disk> ScanStream<D> {
         }
         let found = match &self.want {
             Want::Series(search) => scan.series(&self.columns, &search.series, &search.newest).await?,
-            Want::Rows | Want::Facts(_) | Want::Buckets(_) => scan.rows(&self.columns).await?,
+            Want::Rows(_) | Want::Facts(_) | Want::Buckets(_) => {
+                scan.rows(&self.columns, self.series_predicates()).await?
+            }
         };
         // From a cache came no more than was returned.
         let is_cached = found.bytes_read == 0 && (found.rows == 0 || matches!(self.want, Want::Series(_)));

@@ -243,9 +243,18 @@ fn once(rows: Vec<Row>) -> BTreeSet<Row> {
     set
 }
 
+/// Holds where a bigint column has that value.
+fn of_column(column: usize, wanted: i64) -> SeriesPredicate {
+    let test = move |columns: &[ArrayRef]| {
+        let values = columns[0].as_primitive::<Int64Type>();
+        Some(values.iter().map(|known| known == Some(wanted)).collect::<Vec<_>>().into())
+    };
+    SeriesPredicate { columns: vec![column], test: Box::new(test) }
+}
+
 async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
     shard.begin_read(CHUNK, EPOCH, Ts(look.snapshot)).await.unwrap();
-    let all = once(read(shard, look, &[], Want::Rows).await.0);
+    let all = once(read(shard, look, &[], Want::default()).await.0);
     let expected: BTreeSet<Row> = all.iter().filter(|row| is_within(row, &look.bounds)).cloned().collect();
     // What the filter above a leaf makes of its rows.
     let filtered = |rows: Vec<Row>| -> BTreeSet<Row> {
@@ -253,8 +262,17 @@ async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
         assert!(rows.is_subset(&all), "a row came from nowhere");
         rows.into_iter().filter(|row| is_within(row, &look.bounds)).collect()
     };
-    let rows = filtered(read(shard, look, &look.bounds, Want::Rows).await.0);
+    let rows = filtered(read(shard, look, &look.bounds, Want::default()).await.0);
     assert_eq!(rows, expected, "seed {seed}: {look:?}");
+    if let Some(rack) = look.rack {
+        // One that is asked of each series, and one that no directory can be asked.
+        let predicates = Rc::new(vec![of_column(RACK, rack), of_column(VALUE, -1)]);
+        let rows = filtered(read(shard, look, &look.bounds, Want::Rows(predicates)).await.0);
+        let of_rack = |rows: &BTreeSet<Row>| -> BTreeSet<Row> {
+            rows.iter().filter(|row| row.2 == Some(rack)).cloned().collect()
+        };
+        assert_eq!(of_rack(&rows), of_rack(&expected), "seed {seed}: {look:?}");
+    }
 
     // Twice: from the file, then from the cache.
     for _ in 0..2 {
@@ -355,15 +373,7 @@ async fn check_buckets(
     let top = look.top.filter(|_| look.grid.is_some());
     let buckets = Buckets { key: key.clone(), time: TIME, grid: look.grid, measures: MEASURES.to_vec(), top };
     let is_wanted = |row: &&Row| look.rack.is_none_or(|rack| row.2 == Some(rack));
-    let rack = look.rack;
-    let predicate = rack.map(|rack| SeriesPredicate {
-        columns: vec![RACK],
-        test: Box::new(move |columns| {
-            let racks = columns[0].as_primitive::<Int64Type>();
-            Some(racks.iter().map(|known| known == Some(rack)).collect::<Vec<_>>().into())
-        }),
-    });
-    let search = BucketSearch::new(buckets, predicate);
+    let search = BucketSearch::new(buckets, look.rack.map(|rack| of_column(RACK, rack)));
     let rest = filtered(read(shard, look, &look.bounds, Want::Buckets(Rc::clone(&search))).await.0);
     let group = |row: &Row| {
         let start = look.grid.map_or(0, |grid| bucket_start(row.0, grid.width, grid.origin).unwrap());
@@ -619,6 +629,25 @@ fn a_series_is_read_without_the_others() {
             rows += batch.num_rows();
         }
         assert_eq!((rows, stream.statistics().rows_returned), (4, 4));
+    });
+}
+
+#[test]
+fn series_that_a_predicate_leaves_out_are_not_read() {
+    run(async {
+        let shard = two_segments().await;
+        let test = |columns: &[ArrayRef]| {
+            let hosts = columns[0].as_string::<i32>();
+            Some(hosts.iter().map(|host| matches!(host, Some("host_0" | "host_2"))).collect::<Vec<_>>().into())
+        };
+        let predicates = Rc::new(vec![SeriesPredicate { columns: vec![HOST], test: Box::new(test) }]);
+        let scan = Scan { columns: vec![HOST, VALUE], ..scan_at(99) };
+        let mut stream = shard.scan_for(scan, Want::Rows(predicates)).unwrap();
+        let mut hosts = BTreeSet::new();
+        while let Some(batch) = stream.next().await {
+            hosts.extend(batch.unwrap().column(0).as_string::<i32>().iter().map(|host| host.unwrap().to_owned()));
+        }
+        assert_eq!(hosts, ["host_0", "host_2"].map(str::to_owned).into());
     });
 }
 
