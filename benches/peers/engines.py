@@ -1,8 +1,10 @@
 """Databases that hold the TSBS table `cpu`. Each loads the same CSV, sorts or compresses what it loaded, and answers the
-same queries. An answer is taken whole, in the form that costs the client least, and made into rows only when it is compared.
+same queries. An answer is taken whole, in the form that costs the client least, and made into rows only when it is compared:
+Arrow where it comes as columns, and each row read and let go where it comes as rows.
 
 How each is called:
-  Meridian    a process of its own, over TCP on loopback: PostgreSQL's simple protocol, results as text, received by libpq
+  Meridian    a process of its own, over TCP on loopback: PostgreSQL's simple protocol, results as text, read row by row
+              by `bench time`; for the comparison of answers by libpq
   DuckDB      inside this process: sql, result as an Arrow table
   ClickHouse  inside this process (chdb): query, result as the bytes of an Arrow stream
 So the peers have neither a socket nor text between them and this script.
@@ -23,6 +25,20 @@ UTC = datetime.timezone.utc
 
 def folder_bytes(folder):
     return sum(path.stat().st_blocks * 512 for path in pathlib.Path(folder).rglob("*") if path.is_file())
+
+
+class InProcess:
+    """What runs in this process."""
+
+    def times(self, queries):
+        """Milliseconds of each query until its whole answer is here."""
+        times = []
+        for sql in queries:
+            started = time.perf_counter()
+            answer = self.query(sql)
+            times.append((time.perf_counter() - started) * 1e3)
+            del answer
+        return times
 
 
 class Meridian:
@@ -78,6 +94,12 @@ class Meridian:
             raise RuntimeError(f"{sql}: {result.error_message.decode()}")
         return result
 
+    def times(self, queries):
+        """Milliseconds of each query until its last row was read."""
+        command = [self.bench, "time", "--url", self.url]
+        out = subprocess.run(command, check=True, input=json.dumps(queries), stdout=subprocess.PIPE, text=True)
+        return json.loads(out.stdout)
+
     @staticmethod
     def rows(result):
         columns = range(result.nfields)
@@ -90,7 +112,7 @@ class Meridian:
         self.process.wait()
 
 
-class DuckDb:
+class DuckDb(InProcess):
     name = "DuckDB"
 
     def __init__(self, folder, _release, _shape):
@@ -135,7 +157,7 @@ class DuckDb:
         self.connection.close()
 
 
-class ClickHouse:
+class ClickHouse(InProcess):
     name = "ClickHouse"
 
     def __init__(self, folder, _release, _shape):

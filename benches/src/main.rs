@@ -139,6 +139,11 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         runs: usize,
     },
+    /// Runs the statements of a JSON array on standard input, one after the other, and prints their milliseconds as one.
+    Time {
+        #[command(flatten)]
+        server: Server,
+    },
     /// Prints the rows as CSV.
     Generate {
         #[command(flatten)]
@@ -200,7 +205,7 @@ fn main() -> ExitCode {
 /// One connection needs one thread: handing each piece of an answer from a thread to another costs more than to read it.
 fn runtime_for(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = match command {
-        Command::Queries { .. } | Command::Planning { .. } => Builder::new_current_thread(),
+        Command::Queries { .. } | Command::Planning { .. } | Command::Time { .. } => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     builder.enable_all().build()
@@ -250,6 +255,10 @@ async fn run(command: Command) -> Result<(), Error> {
             report::print(&process::run(binary, Duration::from_secs(seconds)).await?, json);
         }
         Command::Sql { shape, runs } => println!("{}", queries::sql(shape.workload(), runs.max(1))),
+        Command::Time { server } => {
+            let statements: Vec<String> = serde_json::from_reader(std::io::stdin().lock())?;
+            println!("{}", serde_json::to_string(&queries::times(&server.url, &statements).await?)?);
+        }
         Command::Generate { shape } => generate(shape.workload())?,
     }
     Ok(())

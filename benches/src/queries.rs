@@ -150,6 +150,16 @@ pub fn sql(workload: Workload, runs: usize) -> serde_json::Value {
     QUERIES.iter().map(set).collect()
 }
 
+/// Milliseconds of each statement, on one connection.
+pub async fn times(url: &str, statements: &[String]) -> Result<Vec<f64>, Error> {
+    let client = connect(url).await?;
+    let mut times = Vec::with_capacity(statements.len());
+    for statement in statements {
+        times.push(measure(&client, statement).await?.0);
+    }
+    Ok(times)
+}
+
 /// Milliseconds until the last row was read, and how many there were. Each is let go once it was read, as by a program that
 /// works through an answer.
 async fn measure(client: &Client, sql: &str) -> Result<(f64, usize), Error> {

@@ -1,6 +1,7 @@
 //! The measurements run against a real node, with small values.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -32,6 +33,27 @@ fn ingest_and_queries_measure_a_node() {
     assert_eq!(value(&asked, "lastpoint rows"), 20.0);
     assert_eq!(value(&asked, "double-groupby-all rows"), 20.0);
     assert_eq!(value(&asked, "single-groupby-1-1-1 rows"), 60.0);
+}
+
+#[test]
+fn statements_of_others_are_timed_one_by_one() {
+    let node = benches::process::TestNode::start().unwrap();
+    let timed = |statements: &str| {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"))
+            .args(["time", "--url", &node.url()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        bench.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
+        bench.wait_with_output().unwrap()
+    };
+    let output = timed(r#"["SELECT 1", "SELECT * FROM generate_series(1, 10000)"]"#);
+    let times: Vec<f64> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(times.len() == 2 && times.iter().all(|time| *time > 0.0), "{times:?}");
+    let output = timed(r#"["SELECT 1", "SELECT nothing"]"#);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("SELECT nothing"));
 }
 
 #[test]
