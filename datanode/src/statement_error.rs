@@ -1,12 +1,9 @@
 //! DataFusion's errors as refusals: what a client is told, with PostgreSQL's SQLSTATE.
 
-use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use meridian_hyperfunctions::failures::failure_of;
 use meridian_proto::Refusal;
 
-const DIVISION_BY_ZERO: &str = "22012";
-const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
-const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 const OUT_OF_MEMORY: &str = "53200";
 const INTERNAL_ERROR: &str = "XX000";
 
@@ -14,34 +11,17 @@ const INTERNAL_ERROR: &str = "XX000";
 #[must_use]
 pub fn refusal_of(error: &DataFusionError) -> Refusal {
     let root = error.find_root();
-    match root {
-        DataFusionError::External(inner) => match inner.downcast_ref::<Refusal>() {
-            Some(refusal) => refusal.clone(),
-            None => statement(INTERNAL_ERROR, root.strip_backtrace()),
-        },
-        DataFusionError::ArrowError(arrow, _) => of_arrow(arrow),
-        DataFusionError::ResourcesExhausted(message) => {
-            statement(OUT_OF_MEMORY, format!("out of memory on a data node: {message}"))
-        }
-        _ => statement(INTERNAL_ERROR, root.strip_backtrace()),
+    if let DataFusionError::External(inner) = root
+        && let Some(refusal) = inner.downcast_ref::<Refusal>()
+    {
+        return refusal.clone();
     }
-}
-
-fn of_arrow(error: &ArrowError) -> Refusal {
-    match error {
-        ArrowError::DivideByZero => statement(DIVISION_BY_ZERO, "division by zero"),
-        ArrowError::ArithmeticOverflow(message) => {
-            statement(NUMERIC_VALUE_OUT_OF_RANGE, format!("value out of range: {message}"))
-        }
-        // "Can't cast value 70000 to type Int16", as against "Cannot cast string 'x' to value of Int16 type".
-        ArrowError::CastError(message) if message.starts_with("Can't cast value") => {
-            statement(NUMERIC_VALUE_OUT_OF_RANGE, format!("value out of range: {message}"))
-        }
-        ArrowError::CastError(message) | ArrowError::ParseError(message) => {
-            statement(INVALID_TEXT_REPRESENTATION, message)
-        }
-        ArrowError::MemoryError(message) => statement(OUT_OF_MEMORY, message),
-        other => statement(INTERNAL_ERROR, other.to_string()),
+    if let DataFusionError::ResourcesExhausted(message) = root {
+        return statement(OUT_OF_MEMORY, format!("out of memory on a data node: {message}"));
+    }
+    match failure_of(root) {
+        Some(failure) => statement(failure.sqlstate, failure.message),
+        None => statement(INTERNAL_ERROR, root.strip_backtrace()),
     }
 }
 
@@ -51,8 +31,10 @@ fn statement(sqlstate: &str, message: impl Into<String>) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use arrow::error::ArrowError;
     use meridian_proto::ChunkId;
+
+    use super::*;
 
     #[test]
     fn errors_have_postgres_sqlstates() {
@@ -66,6 +48,9 @@ mod tests {
         check(arrow(ArrowError::CastError("Cannot cast string 'x' to value of Int32 type".to_owned())), "22P02");
         check(arrow(ArrowError::CastError("Can't cast value 70000 to type Int16".to_owned())), "22003");
         check(DataFusionError::ResourcesExhausted("pool".to_owned()), "53200");
+        let undefined = || DataFusionError::Execution("cannot take logarithm of zero".to_owned());
+        check(undefined(), "2201E");
+        check(arrow(ArrowError::from(undefined())), "2201E");
         check(DataFusionError::Execution("else".to_owned()), "XX000");
         check(DataFusionError::External(Box::new(Refusal::Dropping(ChunkId(3)))), "40001");
     }

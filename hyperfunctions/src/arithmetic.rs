@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Float64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Float32Array, Float64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, i256};
@@ -29,10 +29,11 @@ enum Operation {
     NumericDivide,
     Round,
     NumericToDouble,
+    DoubleToReal,
 }
 
 impl Operation {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::IntegerAdd,
         Self::IntegerSubtract,
         Self::IntegerMultiply,
@@ -43,6 +44,7 @@ impl Operation {
         Self::NumericDivide,
         Self::Round,
         Self::NumericToDouble,
+        Self::DoubleToReal,
     ];
 
     fn name(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Operation {
             Self::NumericDivide => "numeric_divide",
             Self::Round => "round_half_even",
             Self::NumericToDouble => "numeric_to_double",
+            Self::DoubleToReal => "double_to_real",
         }
     }
 
@@ -67,11 +70,12 @@ impl Operation {
                 data_type.is_floating()
             }
             Self::NumericDivide | Self::NumericToDouble => matches!(data_type, DataType::Decimal128(..)),
+            Self::DoubleToReal => *data_type == DataType::Float64,
         }
     }
 
     fn takes_one(self) -> bool {
-        matches!(self, Self::Round | Self::NumericToDouble)
+        matches!(self, Self::Round | Self::NumericToDouble | Self::DoubleToReal)
     }
 }
 
@@ -126,6 +130,8 @@ getters! {
     round_half_even = Round;
     /// The double that is nearest to a numeric.
     numeric_to_double = NumericToDouble;
+    /// The real that is nearest to a double.
+    double_to_real = DoubleToReal;
 }
 
 impl ScalarUDFImpl for Arithmetic {
@@ -151,6 +157,7 @@ impl ScalarUDFImpl for Arithmetic {
         match (self.operation, types) {
             (Operation::NumericDivide, _) => Ok(DataType::Decimal128(QUOTIENT_PRECISION, QUOTIENT_SCALE)),
             (Operation::NumericToDouble, _) => Ok(DataType::Float64),
+            (Operation::DoubleToReal, _) => Ok(DataType::Float32),
             (_, [first, ..]) => Ok(first.clone()),
             _ => internal_err!("{} without arguments", self.name()),
         }
@@ -161,6 +168,7 @@ impl ScalarUDFImpl for Arithmetic {
         let result = match (self.operation, args.args.as_slice()) {
             (Operation::Round, [value]) => round(&value.to_array(args.number_rows)?)?,
             (Operation::NumericToDouble, [value]) => doubles(&value.to_array(args.number_rows)?)?,
+            (Operation::DoubleToReal, [value]) => reals(&value.to_array(args.number_rows)?)?,
             (
                 Operation::FloatAdd | Operation::FloatSubtract | Operation::FloatMultiply | Operation::FloatDivide,
                 [left, right],
@@ -251,6 +259,18 @@ fn doubles(values: &ArrayRef) -> Result<ArrayRef> {
     Ok(Arc::new(doubles))
 }
 
+fn reals(values: &ArrayRef) -> Result<ArrayRef> {
+    let real = |double: f64| {
+        let real = double as f32;
+        if real.is_infinite() && double.is_finite() {
+            return exec_err!("value out of range: overflow");
+        }
+        if real == 0.0 && double != 0.0 { exec_err!("value out of range: underflow") } else { Ok(real) }
+    };
+    let reals: Float32Array = values.as_primitive::<Float64Type>().try_unary(real)?;
+    Ok(Arc::new(reals))
+}
+
 /// The double that is nearest to `value` x 10^-`scale`, as if its digits had been read.
 #[must_use]
 pub fn decimal_to_double(value: i128, scale: i8) -> f64 {
@@ -266,35 +286,36 @@ pub fn decimal_to_double(value: i128, scale: i8) -> f64 {
 
 fn divide_floats(left: &ColumnarValue, right: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
     // A constant divisor is looked at once.
-    let zero = match right {
+    let may_be_zero = match right {
         ColumnarValue::Scalar(ScalarValue::Float64(divisor)) => *divisor == Some(0.0),
         ColumnarValue::Scalar(ScalarValue::Float32(divisor)) => *divisor == Some(0.0),
-        _ => {
-            let (left, right) = (left.to_array(rows)?, right.to_array(rows)?);
-            check_divisors(&left, &right)?;
-            return Ok(numeric::div(&left, &right)?);
-        }
+        _ => true,
     };
-    if zero && left.to_array(rows)?.null_count() < rows {
-        return exec_err!("division by zero");
+    if !may_be_zero {
+        return Ok(numeric::div(datum(left)?.as_ref(), datum(right)?.as_ref())?);
     }
-    Ok(numeric::div(datum(left)?.as_ref(), datum(right)?.as_ref())?)
+    let (left, right) = (left.to_array(rows)?, right.to_array(rows)?);
+    match right.data_type() {
+        DataType::Float64 => check_divisors::<Float64Type>(&left, &right)?,
+        DataType::Float32 => check_divisors::<Float32Type>(&left, &right)?,
+        other => return internal_err!("float division of {other}"),
+    }
+    Ok(numeric::div(&left, &right)?)
 }
 
-fn check_divisors(left: &ArrayRef, right: &ArrayRef) -> Result<()> {
-    // What is NULL on either side gives NULL, whatever the other side is.
+fn check_divisors<T: ArrowPrimitiveType>(left: &ArrayRef, right: &ArrayRef) -> Result<()>
+where
+    T::Native: Into<f64>,
+{
+    // What is NULL on either side gives NULL, whatever the other side is; NaN stays NaN.
     let nulls = NullBuffer::union(left.nulls(), right.nulls());
     let valid = |row: usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-    let zero = match right.data_type() {
-        DataType::Float64 => {
-            right.as_primitive::<Float64Type>().values().iter().enumerate().any(|(row, v)| *v == 0.0 && valid(row))
-        }
-        DataType::Float32 => {
-            right.as_primitive::<Float32Type>().values().iter().enumerate().any(|(row, v)| *v == 0.0 && valid(row))
-        }
-        other => return internal_err!("float division of {other}"),
+    let (left, right) = (left.as_primitive::<T>().values(), right.as_primitive::<T>().values());
+    let is_zero = |(row, value): (usize, &T::Native)| {
+        let (divisor, dividend): (f64, f64) = ((*value).into(), left[row].into());
+        divisor == 0.0 && !dividend.is_nan() && valid(row)
     };
-    if zero { exec_err!("division by zero") } else { Ok(()) }
+    if right.iter().enumerate().any(is_zero) { exec_err!("division by zero") } else { Ok(()) }
 }
 
 fn divide_numerics(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
@@ -398,8 +419,8 @@ mod tests {
         assert_eq!(call(&float_divide(), vec![null.clone(), float(0.0)]).unwrap(), null);
         let left: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.0)]));
         let right: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.0), Some(2.0)]));
-        assert!(check_divisors(&left, &right).is_ok());
-        assert!(check_divisors(&right, &right).is_err());
+        assert!(check_divisors::<Float64Type>(&left, &right).is_ok());
+        assert!(check_divisors::<Float64Type>(&right, &right).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `array_length` and `cardinality` with PostgreSQL's type, integer, and its NULL for the length of an empty array.
+//! `array_length`, `array_upper`, `array_lower` and `cardinality` with PostgreSQL's type, integer, and its NULL for the
+//! length of an empty array.
 
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, Sca
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Length,
+    /// The same: arrays begin with 1.
+    Upper,
+    Lower,
     Cardinality,
 }
 
@@ -19,20 +23,22 @@ struct ArrayFunction {
     signature: Signature,
 }
 
-/// Both functions.
+/// All of them.
 #[must_use]
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     let function = |kind| {
         let signature = Signature::user_defined(Volatility::Immutable);
         Arc::new(ScalarUDF::from(ArrayFunction { kind, signature }))
     };
-    vec![function(Kind::Length), function(Kind::Cardinality)]
+    [Kind::Length, Kind::Upper, Kind::Lower, Kind::Cardinality].into_iter().map(function).collect()
 }
 
 impl ScalarUDFImpl for ArrayFunction {
     fn name(&self) -> &str {
         match self.kind {
             Kind::Length => "array_length",
+            Kind::Upper => "array_upper",
+            Kind::Lower => "array_lower",
             Kind::Cardinality => "cardinality",
         }
     }
@@ -43,7 +49,7 @@ impl ScalarUDFImpl for ArrayFunction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match (self.kind, types) {
-            (Kind::Length, [DataType::List(item), dimension]) if dimension.is_integer() => {
+            (Kind::Length | Kind::Upper | Kind::Lower, [DataType::List(item), dimension]) if dimension.is_integer() => {
                 return Ok(vec![DataType::List(Arc::clone(item)), DataType::Int64]);
             }
             (Kind::Cardinality, [DataType::List(_)]) => return Ok(types.to_vec()),
@@ -65,12 +71,14 @@ impl ScalarUDFImpl for ArrayFunction {
                 let arrays = array.to_array(rows)?;
                 lengths(&arrays).collect::<Int32Array>()
             }
-            (Kind::Length, [array, dimension]) => {
+            (_, [array, dimension]) => {
                 let (arrays, dimensions) = (array.to_array(rows)?, dimension.to_array(rows)?);
                 let dimensions = dimensions.as_primitive::<Int64Type>().iter();
                 // Arrays have one dimension; an empty one has none.
+                let is_lower = self.kind == Kind::Lower;
                 let first = |(length, dimension): (Option<i32>, Option<i64>)| {
-                    length.filter(|length| dimension == Some(1) && *length > 0)
+                    let length = length.filter(|length| dimension == Some(1) && *length > 0);
+                    length.map(|length| if is_lower { 1 } else { length })
                 };
                 lengths(&arrays).zip(dimensions).map(first).collect()
             }

@@ -1,15 +1,22 @@
-//! `make_date`, `make_timestamp` and `isfinite`.
+//! `make_date`, `make_timestamp` and their kin, and `isfinite`.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, IntervalMonthDayNanoArray, Time64MicrosecondArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{
+    DataType, Date32Type, Float64Type, Int32Type, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType,
+};
 use datafusion::common::{Result, ScalarValue, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use meridian_proto::calendar::{days_of, month_days};
 use meridian_proto::time::US_PER_DAY;
 
+use crate::form::{Form, functions as of_forms, texts_of};
 use crate::parts::time_type;
+use crate::zone::Zone;
 
 /// 4714-11-24 BC, the first day of a date.
 const DAYS_MIN: i64 = -2_440_588;
@@ -34,7 +41,88 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         let signature = Signature::user_defined(Volatility::Immutable);
         Arc::new(ScalarUDF::from(Make { kind, signature }))
     };
-    [Kind::Date, Kind::Timestamp, Kind::IsFinite].into_iter().map(function).collect()
+    let mut functions: Vec<_> = [Kind::Date, Kind::Timestamp, Kind::IsFinite].into_iter().map(function).collect();
+    functions.extend(by_forms());
+    functions
+}
+
+fn by_forms() -> Vec<Arc<ScalarUDF>> {
+    use crate::form::Kind::{Double, Integer, Interval, Text, Time, Timestamptz};
+    static INTERVAL: &[Form] = &[
+        Form::new(&[], Interval, intervals),
+        Form::new(&[Integer], Interval, intervals),
+        Form::new(&[Integer; 2], Interval, intervals),
+        Form::new(&[Integer; 3], Interval, intervals),
+        Form::new(&[Integer; 4], Interval, intervals),
+        Form::new(&[Integer; 5], Interval, intervals),
+        Form::new(&[Integer; 6], Interval, intervals),
+        Form::new(&[Integer, Integer, Integer, Integer, Integer, Integer, Double], Interval, intervals),
+    ];
+    static TIME: &[Form] = &[Form::new(&[Integer, Integer, Double], Time, times)];
+    static TIMESTAMPTZ: &[Form] = &[
+        Form::new(&[Integer, Integer, Integer, Integer, Integer, Double], Timestamptz, zoned),
+        Form::new(&[Integer, Integer, Integer, Integer, Integer, Double, Text], Timestamptz, zoned),
+    ];
+    of_forms(&[("make_interval", INTERVAL), ("make_time", TIME), ("make_timestamptz", TIMESTAMPTZ)])
+}
+
+/// Years, months, weeks, days, hours, minutes and seconds; those that are left out are 0.
+fn intervals(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let rows = columns.first().map_or(1, |column| column.len());
+    let (whole, seconds) = columns.split_at(columns.len().min(6));
+    let one = |row: usize| -> Result<Option<IntervalMonthDayNano>> {
+        let Some(parts) = ints(whole, row) else { return Ok(None) };
+        let seconds = match seconds.first().map(|seconds| seconds.as_primitive::<Float64Type>()) {
+            Some(seconds) if seconds.is_null(row) => return Ok(None),
+            seconds => seconds.map_or(0.0, |seconds| seconds.value(row)),
+        };
+        let part = |place: usize| i64::from(parts.get(place).copied().unwrap_or(0));
+        let months = i32::try_from(part(0) * 12 + part(1));
+        let days = i32::try_from(part(2) * 7 + part(3));
+        let us = (part(4) * 60 + part(5)) as f64 * 60e6 + (seconds * 1e6).round_ties_even();
+        match (months, days) {
+            (Ok(months), Ok(days)) if us.abs() < 9.2e15 => {
+                Ok(Some(IntervalMonthDayNano { months, days, nanoseconds: us as i64 * 1000 }))
+            }
+            _ => exec_err!("interval out of range"),
+        }
+    };
+    Ok(Arc::new((0..rows).map(one).collect::<Result<IntervalMonthDayNanoArray>>()?))
+}
+
+fn times(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let seconds = columns[2].as_primitive::<Float64Type>();
+    let one = |row: usize| -> Result<Option<i64>> {
+        match ints(&columns[..2], row) {
+            Some(parts) if seconds.is_valid(row) => time_of_day(parts[0], parts[1], seconds.value(row)).map(Some),
+            _ => Ok(None),
+        }
+    };
+    Ok(Arc::new((0..seconds.len()).map(one).collect::<Result<Time64MicrosecondArray>>()?))
+}
+
+/// A timestamptz of parts that are read on the clocks of a zone.
+fn zoned(columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let seconds = columns[5].as_primitive::<Float64Type>();
+    let zones = columns.get(6).map(texts_of);
+    let one = |row: usize| -> Result<Option<i64>> {
+        let Some(parts) = ints(&columns[..5], row).filter(|_| seconds.is_valid(row)) else { return Ok(None) };
+        let local_us = timestamp(&parts, seconds.value(row))?;
+        let zone = match zones {
+            None => Zone::UTC,
+            Some(zones) if zones.is_null(row) => return Ok(None),
+            Some(zones) => match Zone::parse(zones.value(row)) {
+                Some(zone) => zone,
+                None => return exec_err!("time zone \"{}\" not recognized", zones.value(row)),
+            },
+        };
+        match zone.to_utc(local_us) {
+            Some(us) => Ok(Some(us)),
+            None => exec_err!("timestamp out of range"),
+        }
+    };
+    let times = (0..seconds.len()).map(one).collect::<Result<TimestampMicrosecondArray>>()?;
+    Ok(Arc::new(times.with_timezone("UTC")))
 }
 
 fn is_int(data_type: &DataType) -> bool {
@@ -139,16 +227,20 @@ fn timestamp(parts: &[i32], seconds: f64) -> Result<i64> {
         return internal_err!("a timestamp of {} parts", parts.len());
     };
     let days = date(&[year, month, day])?;
+    let us = time_of_day(hour, minute, seconds)?;
+    match i64::from(days).checked_mul(US_PER_DAY).and_then(|midnight| midnight.checked_add(us)) {
+        Some(us) if us != i64::MAX => Ok(us),
+        _ => exec_err!("timestamp out of range"),
+    }
+}
+
+fn time_of_day(hour: i32, minute: i32, seconds: f64) -> Result<i64> {
     let in_range = (0..=23).contains(&hour) && (0..=59).contains(&minute) && (0.0..=60.0).contains(&seconds);
     if !in_range {
         return exec_err!("time field value out of range: {hour}:{minute:02}:{seconds}");
     }
     // At most a minute: exact in microseconds.
-    let us = i64::from(hour * 60 + minute) * 60_000_000 + (seconds * 1e6).round_ties_even() as i64;
-    match i64::from(days).checked_mul(US_PER_DAY).and_then(|midnight| midnight.checked_add(us)) {
-        Some(us) if us != i64::MAX => Ok(us),
-        _ => exec_err!("timestamp out of range"),
-    }
+    Ok(i64::from(hour * 60 + minute) * 60_000_000 + (seconds * 1e6).round_ties_even() as i64)
 }
 
 fn is_finite(times: &ArrayRef) -> ArrayRef {

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, TaskContext};
 use meridian_client::cluster::{Cluster, Transactions};
+use meridian_hyperfunctions::made::set_bytes_max;
 use meridian_proto::NodeId;
 
 use crate::error::SqlError;
 use crate::exec::heavy::HeavyThreads;
 use crate::plan_cache::PlanCache;
 use crate::sql::plan::base_state;
+
+/// The most that texts which functions make may take of the memory of statements.
+const MADE_BYTES_MAX: usize = 256 << 20;
 
 /// One per access node.
 pub struct GatewayContext {
@@ -37,6 +41,7 @@ impl GatewayContext {
         memory_bytes: usize,
     ) -> Result<Arc<Self>, SqlError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
+        set_bytes_max((memory_bytes / 4).min(MADE_BYTES_MAX));
         let base = base_state(Arc::clone(&runtime));
         let tasks = base.task_ctx();
         let heavy = HeavyThreads::start()

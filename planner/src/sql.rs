@@ -35,6 +35,7 @@ mod operators;
 
 pub(crate) mod holes;
 
+mod guards;
 mod recursion;
 mod semantics;
 mod subqueries;

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
+use meridian_hyperfunctions::failures::{self, Failure, between, first_line, pg_type};
 use meridian_pgtypes::ValueError;
 use meridian_proto::Refusal;
 
@@ -67,7 +68,10 @@ fn translate_any(error: &(dyn Error + Send + Sync + 'static)) -> SqlError {
     if let Some(inner) = error.downcast_ref::<ArrowError>() {
         return translate_arrow(inner);
     }
-    SqlError::new("XX000", error.to_string())
+    match failures::of_any(error) {
+        Some(failure) => failure.into(),
+        None => SqlError::new("XX000", error.to_string()),
+    }
 }
 
 pub(crate) fn canceled() -> SqlError {
@@ -77,64 +81,18 @@ pub(crate) fn canceled() -> SqlError {
 fn translate_arrow(error: &ArrowError) -> SqlError {
     match error {
         ArrowError::ExternalError(inner) => translate_any(inner.as_ref()),
-        ArrowError::DivideByZero => SqlError::new("22012", "division by zero"),
-        ArrowError::ArithmeticOverflow(message) => overflow(message),
-        ArrowError::CastError(message) | ArrowError::ParseError(message) => cast_error(message),
-        ArrowError::InvalidArgumentError(message) if message.contains("too large to store in a Decimal") => {
-            numeric_overflow()
-        }
         ArrowError::MemoryError(message) => SqlError::new("53200", "out of memory").with_detail(message.clone()),
-        ArrowError::ComputeError(message) => execution_error(message),
         ArrowError::NotYetImplemented(message) => not_implemented(message),
-        ArrowError::OffsetOverflowError(_) => SqlError::new("54000", "the result of an expression is too large"),
-        other => SqlError::new("XX000", other.to_string()),
+        other => match failures::of_arrow(other) {
+            Some(failure) => failure.into(),
+            None => SqlError::new("XX000", first_line(&other.to_string())),
+        },
     }
 }
 
-fn numeric_overflow() -> SqlError {
-    SqlError::new("22003", "numeric field overflow")
-}
-
-/// Arrow names the operands: `Overflow happened on: 2147483647 + 1`. Their size tells the type.
-fn overflow(message: &str) -> SqlError {
-    let operands = message.rsplit(": ").next().unwrap_or_default();
-    let numbers: Vec<i128> = operands.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let fit = |min: i128, max: i128| !numbers.is_empty() && numbers.iter().all(|n| (min..=max).contains(n));
-    let what = if fit(i16::MIN.into(), i16::MAX.into()) {
-        "smallint"
-    } else if fit(i32::MIN.into(), i32::MAX.into()) {
-        "integer"
-    } else if fit(i64::MIN.into(), i64::MAX.into()) {
-        "bigint"
-    } else {
-        return numeric_overflow();
-    };
-    SqlError::new("22003", format!("{what} out of range"))
-}
-
-/// Arrow's type names as they stand in messages.
-fn pg_type(arrow: &str) -> &str {
-    let arrow = arrow.trim();
-    match arrow {
-        "Boolean" => "boolean",
-        "Int8" | "Int16" => "smallint",
-        "UInt16" | "Int32" => "integer",
-        "UInt32" | "Int64" => "bigint",
-        "Float16" | "Float32" => "real",
-        "Float64" => "double precision",
-        "Utf8" | "LargeUtf8" | "Utf8View" => "text",
-        "Null" => "unknown",
-        "Date32" | "Date64" => "date",
-        "Binary" | "LargeBinary" | "BinaryView" => "bytea",
-        "FixedSizeBinary(16)" => "uuid",
-        _ if arrow.starts_with("Timestamp") && (arrow.contains("UTC") || arrow.contains('+')) => {
-            "timestamp with time zone"
-        }
-        _ if arrow.starts_with("Timestamp") => "timestamp without time zone",
-        _ if arrow.starts_with("Time64") || arrow.starts_with("Time32") => "time without time zone",
-        _ if arrow.starts_with("Interval") || arrow.starts_with("Duration") => "interval",
-        _ if arrow.starts_with("Decimal") || arrow == "UInt64" => "numeric",
-        _ => arrow,
+impl From<Failure> for SqlError {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.sqlstate, failure.message)
     }
 }
 
@@ -156,50 +114,6 @@ fn pg_types(list: &str) -> String {
         names.push(pg_type(&list[start..]));
     }
     names.join(", ")
-}
-
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
-    let rest = text.split_once(before)?.1;
-    rest.split_once(after).map(|(found, _)| found)
-}
-
-fn cast_error(message: &str) -> SqlError {
-    if message.contains("too large to store in a Decimal") || message.contains("Decimal128 of precision") {
-        return numeric_overflow();
-    }
-    // Cannot cast string 'abc' to value of Int32 type
-    if let (Some(value), Some(target)) =
-        (between(message, "string '", "' to value"), between(message, "to value of ", " type"))
-    {
-        return invalid_text(pg_type(target), value);
-    }
-    if let (Some(value), Some(target)) = (between(message, "Can't cast value ", " to type"), message.rsplit(' ').next())
-    {
-        let _ = value;
-        return SqlError::new("22003", format!("{} out of range", pg_type(target)));
-    }
-    for (start, name) in [("Error parsing timestamp from '", "timestamp"), ("Error parsing date from '", "date")] {
-        if let Some(value) = between(message, start, "'") {
-            return SqlError::new("22007", format!("invalid input syntax for type {name}: \"{value}\""));
-        }
-    }
-    if message.contains("nterval") {
-        let value = between(message, "\"", "\"").or_else(|| between(message, "'", "'")).unwrap_or_default();
-        return SqlError::new("22007", format!("invalid input syntax for type interval: \"{value}\""));
-    }
-    if message.contains("overflow") || message.contains("out of range") {
-        return SqlError::new("22003", "value out of range");
-    }
-    SqlError::new("22P02", first_line(message))
-}
-
-fn invalid_text(target: &str, value: &str) -> SqlError {
-    let is_integer = matches!(target, "smallint" | "integer" | "bigint");
-    if is_integer && value.trim().parse::<i128>().is_ok() {
-        return SqlError::new("22003", format!("value \"{value}\" is out of range for type {target}"));
-    }
-    let state = if target.starts_with("time") || matches!(target, "date" | "interval") { "22007" } else { "22P02" };
-    SqlError::new(state, format!("invalid input syntax for type {target}: \"{value}\""))
 }
 
 fn schema_error(error: &SchemaError) -> SqlError {
@@ -259,17 +173,21 @@ fn plan_error(message: &str) -> SqlError {
     operator_error(message).or_else(|| grouping_error(message)).unwrap_or_else(|| other_plan_error(message))
 }
 
+const NO_OPERATOR_HINT: &str =
+    "No operator matches the given name and argument types. You might need to add explicit type casts.";
+
 /// `Cannot coerce arithmetic expression Utf8 + Int64 to valid types`, `Cannot infer common argument type for comparison
 /// operation Date32 = Boolean`.
 fn operator_error(message: &str) -> Option<SqlError> {
     let expression = between(message, "Cannot coerce arithmetic expression ", " to valid types")
         .or_else(|| {
-            message.split_once("common argument type for comparison operation ").map(|(_, rest)| first_line_of(rest))
+            message.split_once("common argument type for comparison operation ").map(|(_, rest)| first_line(rest))
         })
-        .or_else(|| message.split_once("logical boolean operation ").map(|(_, rest)| first_line_of(rest)))
-        .or_else(|| message.split_once("regex operation ").map(|(_, rest)| first_line_of(rest)))
-        .or_else(|| message.split_once("bitwise operation ").map(|(_, rest)| first_line_of(rest)))
-        .or_else(|| message.split_once("string concat operation ").map(|(_, rest)| first_line_of(rest)))?;
+        .or_else(|| message.split_once("logical boolean operation ").map(|(_, rest)| first_line(rest)))
+        .or_else(|| between(message, "result type for temporal operation ", ": Invalid"))
+        .or_else(|| message.split_once("regex operation ").map(|(_, rest)| first_line(rest)))
+        .or_else(|| message.split_once("bitwise operation ").map(|(_, rest)| first_line(rest)))
+        .or_else(|| message.split_once("string concat operation ").map(|(_, rest)| first_line(rest)))?;
     let words: Vec<&str> = expression.split(' ').collect();
     // Types may hold blanks; the operator does not, and stands between them.
     let operator = words.iter().position(|word| {
@@ -277,12 +195,13 @@ fn operator_error(message: &str) -> Option<SqlError> {
     })?;
     let left = words[..operator].join(" ");
     let right = words[operator + 1..].join(" ");
+    if let connective @ ("AND" | "OR") = words[operator] {
+        let wrong = if left == "Boolean" { &right } else { &left };
+        let text = format!("argument of {connective} must be type boolean, not type {}", pg_type(wrong));
+        return Some(SqlError::new("42804", text));
+    }
     let text = format!("operator does not exist: {} {} {}", pg_type(&left), words[operator], pg_type(right.trim()));
-    Some(
-        SqlError::new("42883", text).with_hint(
-            "No operator matches the given name and argument types. You might need to add explicit type casts.",
-        ),
-    )
+    Some(SqlError::new("42883", text).with_hint(NO_OPERATOR_HINT))
 }
 
 fn grouping_error(message: &str) -> Option<SqlError> {
@@ -362,6 +281,17 @@ fn other_plan_error(message: &str) -> SqlError {
     if message.contains("OFFSET must be >=") {
         return SqlError::new("2201X", "OFFSET must not be negative");
     }
+    if let Some(found) = message.split_once("requires a boolean expression, got ").map(|(_, rest)| first_line(rest)) {
+        let text = format!("argument of NOT must be type boolean, not type {}", pg_type(found));
+        return SqlError::new("42804", text);
+    }
+    if message.contains("Unary operator '-' only supports") {
+        return SqlError::new("42883", "operator does not exist: - unknown").with_hint(NO_OPERATOR_HINT);
+    }
+    if message.contains("Invalid escape character in LIKE") {
+        return SqlError::new("22025", "invalid escape string")
+            .with_hint("Escape string must be empty or one character.");
+    }
     if message.contains("boolean") && message.contains("Cannot create filter") {
         return SqlError::new("42804", "argument of WHERE must be type boolean");
     }
@@ -380,38 +310,20 @@ fn other_plan_error(message: &str) -> SqlError {
 /// `Cannot cast type Int32 to Timestamp...`, `Unsupported CAST from Boolean to Date32`
 fn cast_refusal(message: &str) -> Option<SqlError> {
     let rest = message.split_once("CAST from ").or_else(|| message.split_once("cast from ")).map(|(_, rest)| rest)?;
-    let (from, to) = first_line_of(rest).split_once(" to ")?;
+    let (from, to) = first_line(rest).split_once(" to ")?;
     let text = format!("cannot cast type {} to {}", pg_type(from), pg_type(to.trim_end_matches('.')));
     Some(SqlError::new("42846", text))
 }
 
 fn execution_error(message: &str) -> SqlError {
+    if let Some(failure) = failures::of_words(message) {
+        return failure.into();
+    }
     let text = first_line(message);
-    let state = match text.as_str() {
-        "division by zero" => "22012",
-        "timestamp out of range" | "date out of range" | "date out of range for timestamp" => "22008",
-        "interval out of range" => "22008",
-        _ if text.ends_with("out of range") || text.starts_with("value out of range") => "22003",
-        "period must be greater than 0"
-        | "month intervals cannot have day or time component"
-        | "interval must not have sub-day precision" => "22023",
-        _ if text.starts_with("time zone \"") => "22023",
-        _ if text.starts_with("unit \"") && text.contains("not supported") => "0A000",
-        _ if text.starts_with("unit \"") => "22023",
-        _ if text.starts_with("the unit of ") => "0A000",
-        _ if text.starts_with("date field value out of range") => "22008",
-        _ if text.starts_with("time field value out of range") => "22008",
-        _ if text.starts_with("unrecognized encoding") => "22023",
-        _ if text.contains("more than one row") => {
-            return SqlError::new("21000", "more than one row returned by a subquery used as an expression");
-        }
-        _ if text.to_ascii_lowercase().contains("divide by zero") => {
-            return SqlError::new("22012", "division by zero");
-        }
-        _ if text.to_ascii_lowercase().contains("overflow") => "22003",
-        _ if text.starts_with("invalid input syntax") || text.contains("nvalid") => "22023",
-        _ => "XX000",
-    };
+    if text.contains("more than one row") {
+        return SqlError::new("21000", "more than one row returned by a subquery used as an expression");
+    }
+    let state = if text.starts_with("invalid input syntax") || text.contains("nvalid") { "22023" } else { "XX000" };
     SqlError::new(state, text)
 }
 
@@ -444,19 +356,6 @@ fn not_implemented(message: &str) -> SqlError {
     SqlError::unsupported(format!("not supported: {text}"))
 }
 
-fn first_line(message: &str) -> String {
-    first_line_of(message).trim_end_matches('.').to_owned()
-}
-
-fn first_line_of(message: &str) -> &str {
-    let line = message.lines().next().unwrap_or_default();
-    line.strip_prefix("Error during planning: ")
-        .or_else(|| line.strip_prefix("Execution error: "))
-        .or_else(|| line.strip_prefix("This feature is not implemented: "))
-        .unwrap_or(line)
-        .trim()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,16 +370,13 @@ mod tests {
     }
 
     #[test]
-    fn arrows_errors_get_postgresqls_words() {
+    fn failures_keep_their_words_on_every_way() {
+        let negative = || DataFusionError::Execution("cannot take logarithm of a negative number".to_owned());
         let arrow = |error: ArrowError| DataFusionError::ArrowError(Box::new(error), None);
+        for error in [negative(), arrow(ArrowError::from(negative())), negative().context("while it ran")] {
+            check(error, "2201E", "cannot take logarithm of a negative number");
+        }
         check(arrow(ArrowError::DivideByZero), "22012", "division by zero");
-        let overflow = |text: &str| arrow(ArrowError::ArithmeticOverflow(format!("Overflow happened on: {text}")));
-        check(overflow("2147483647 + 1"), "22003", "integer out of range");
-        check(overflow("9223372036854775807 * 2"), "22003", "bigint out of range");
-        let cast = ArrowError::CastError("Cannot cast string 'abc' to value of Int32 type".to_owned());
-        check(arrow(cast), "22P02", "invalid input syntax for type integer: \"abc\"");
-        let cast = ArrowError::CastError("Cannot cast string '99999999999' to value of Int32 type".to_owned());
-        check(arrow(cast), "22003", "value \"99999999999\" is out of range for type integer");
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn figure(expr: &Expr) -> Option<(String, u8)> {
         Expr::Exists { .. } => strong("exists"),
         Expr::Subquery(query) => subquery_name(query),
         Expr::Extract { .. } => strong("extract"),
-        Expr::Substring { .. } => strong("substring"),
+        Expr::Substring { shorthand, .. } => strong(if *shorthand { "substr" } else { "substring" }),
         Expr::Position { .. } => strong("position"),
         Expr::Overlay { .. } => strong("overlay"),
         Expr::Ceil { .. } => strong("ceil"),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, TypePlanner};
 use datafusion::logical_expr::{Expr, ExprSchemable, lit};
@@ -16,6 +16,7 @@ use meridian_proto::SqlType;
 use super::arrays;
 use super::environment::Environment;
 use super::errors::external;
+use super::functions::called;
 use super::functions::convert::constant;
 use super::json;
 use super::rewrite::parse_quantified;
@@ -62,10 +63,21 @@ impl ExprPlanner for Operators {
         };
         let expr = self.type_literals(expr, &left, &right, schema)?;
         let (left, right) = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
-        Ok(match calendar(&expr, &left, &right) {
+        if is_missing(&expr.op, &left, &right) {
+            return plan_err!("Cannot coerce arithmetic expression {left} {} {right} to valid types", expr.op);
+        }
+        Ok(match calendar(&expr, &left, &right)? {
             Some(planned) => PlannerResult::Planned(planned),
             None => PlannerResult::Original(expr),
         })
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(called("substring", args)?))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(called("overlay", args)?))
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
@@ -153,44 +165,54 @@ fn binary(left: Expr, op: datafusion::logical_expr::Operator, right: Expr) -> Ex
     datafusion::logical_expr::binary_expr(left, op, right)
 }
 
+/// Operators that PostgreSQL has not for these types, and DataFusion has.
+fn is_missing(op: &BinaryOperator, left: &DataType, right: &DataType) -> bool {
+    use BinaryOperator::{
+        BitwiseAnd, BitwiseOr, Minus, Modulo, PGBitwiseShiftLeft, PGBitwiseShiftRight, PGBitwiseXor, Plus,
+    };
+    let is_date = |data_type: &DataType| *data_type == DataType::Date32;
+    match op {
+        Modulo => left.is_floating() || right.is_floating(),
+        BitwiseAnd | BitwiseOr | PGBitwiseXor | PGBitwiseShiftLeft | PGBitwiseShiftRight => {
+            [left, right].iter().any(|side| side.is_floating() || side.is_decimal())
+        }
+        Plus | Minus => (is_date(left) && *right == DataType::Int64) || (is_date(right) && *left == DataType::Int64),
+        _ => false,
+    }
+}
+
 /// Dates and intervals with numbers.
-fn calendar(expr: &RawBinaryExpr, left: &DataType, right: &DataType) -> Option<Expr> {
+fn calendar(expr: &RawBinaryExpr, left: &DataType, right: &DataType) -> Result<Option<Expr>> {
     use BinaryOperator::{Divide, Minus, Multiply, Plus};
     use datafusion::logical_expr::Operator;
-    let days = |date: &Expr| cast(date.clone(), DataType::Int32);
     let is_interval = |t: &DataType| matches!(t, DataType::Interval(_));
     let (l, r) = (&expr.left, &expr.right);
-    match (&expr.op, left, right) {
-        (Plus, DataType::Date32, number) if number.is_integer() => {
-            Some(cast(binary(days(l), Operator::Plus, cast(r.clone(), DataType::Int32)), DataType::Date32))
-        }
-        (Plus, number, DataType::Date32) if number.is_integer() => {
-            Some(cast(binary(cast(l.clone(), DataType::Int32), Operator::Plus, days(r)), DataType::Date32))
-        }
-        (Minus, DataType::Date32, number) if number.is_integer() => {
-            Some(cast(binary(days(l), Operator::Minus, cast(r.clone(), DataType::Int32)), DataType::Date32))
-        }
-        (Minus, DataType::Date32, DataType::Date32) => Some(binary(days(l), Operator::Minus, days(r))),
+    let days = |number: &Expr| cast(number.clone(), DataType::Int32);
+    Ok(Some(match (&expr.op, left, right) {
+        (Plus, DataType::Date32, number) if number.is_integer() => called("date_add", vec![l.clone(), days(r)])?,
+        (Plus, number, DataType::Date32) if number.is_integer() => called("date_add", vec![r.clone(), days(l)])?,
+        (Minus, DataType::Date32, number) if number.is_integer() => called("date_subtract", vec![l.clone(), days(r)])?,
+        (Minus, DataType::Date32, DataType::Date32) => called("date_difference", vec![l.clone(), r.clone()])?,
         // The sum of a date and an interval is a timestamp.
         (Plus, DataType::Date32, interval) if is_interval(interval) => {
-            Some(binary(cast(l.clone(), SqlType::Timestamp.arrow()), Operator::Plus, r.clone()))
+            binary(cast(l.clone(), SqlType::Timestamp.arrow()), Operator::Plus, r.clone())
         }
         (Plus, interval, DataType::Date32) if is_interval(interval) => {
-            Some(binary(cast(r.clone(), SqlType::Timestamp.arrow()), Operator::Plus, l.clone()))
+            binary(cast(r.clone(), SqlType::Timestamp.arrow()), Operator::Plus, l.clone())
         }
         (Minus, DataType::Date32, interval) if is_interval(interval) => {
-            Some(binary(cast(l.clone(), SqlType::Timestamp.arrow()), Operator::Minus, r.clone()))
+            binary(cast(l.clone(), SqlType::Timestamp.arrow()), Operator::Minus, r.clone())
         }
         (Multiply, interval, number) if is_interval(interval) && number.is_numeric() => {
-            Some(interval_multiply().call(vec![l.clone(), r.clone()]))
+            interval_multiply().call(vec![l.clone(), r.clone()])
         }
         (Multiply, number, interval) if is_interval(interval) && number.is_numeric() => {
-            Some(interval_multiply().call(vec![r.clone(), l.clone()]))
+            interval_multiply().call(vec![r.clone(), l.clone()])
         }
         (Divide, interval, number) if is_interval(interval) && number.is_numeric() => {
             let inverse = binary(lit(1.0_f64), Operator::Divide, cast(r.clone(), DataType::Float64));
-            Some(interval_multiply().call(vec![l.clone(), inverse]))
+            interval_multiply().call(vec![l.clone(), inverse])
         }
-        _ => None,
-    }
+        _ => return Ok(None),
+    }))
 }

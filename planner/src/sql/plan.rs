@@ -35,6 +35,7 @@ use super::errors::external;
 use super::floats::Floats;
 use super::functions::series::generate_series;
 use super::functions::session::{self, Clock};
+use super::guards::guard_plan;
 use super::holes::{HoleTypes, Opening};
 use super::names::shown;
 use super::operators::{Operators, Types};
@@ -67,9 +68,13 @@ pub(crate) trait Relations: Send + Sync {
     fn rows_of(&self, call: SetCall) -> Result<Arc<dyn TableProvider>, SqlError>;
 }
 
+/// Functions of DataFusion's own, unknown to PostgreSQL, that make arrays as large as a number says.
+const UNBOUNDED: [&str; 4] = ["array_repeat", "array_resize", "generate_series", "range"];
+
 /// What all statements share: functions, options, rules.
 pub(crate) fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut scalar = SessionStateDefaults::default_scalar_functions();
+    scalar.retain(|function| !UNBOUNDED.contains(&function.name()));
     scalar.extend(meridian_hyperfunctions::scalar_functions());
     let mut aggregate = SessionStateDefaults::default_aggregate_functions();
     aggregate.extend(meridian_hyperfunctions::aggregate_functions());
@@ -224,7 +229,7 @@ impl<'a> Planning<'a> {
     }
 
     pub(crate) fn optimize(&self, plan: LogicalPlan) -> Result<LogicalPlan, SqlError> {
-        Ok(self.base.optimizer().optimize(plan, self.base, |_, _| {})?)
+        Ok(guard_plan(self.base.optimizer().optimize(plan, self.base, |_, _| {})?)?)
     }
 
     /// An expression without columns, its types coerced.

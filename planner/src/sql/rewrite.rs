@@ -56,20 +56,16 @@ fn run(tree: &mut impl VisitMut) -> Result<(), SqlError> {
 struct Rewriter;
 
 /// Functions that DataFusion has under a name of PostgreSQL's, with other results. Refused rather than wrong.
-const DIFFERENT: [&str; 13] = [
+const DIFFERENT: [&str; 9] = [
     "to_char",
     "to_timestamp_millis",
     "to_date",
     "to_number",
     "to_time",
     "to_local_time",
-    "array_to_string",
-    "string_to_array",
-    "regexp_match",
-    "regexp_count",
+    "regexp_instr",
     "digest",
-    "width_bucket",
-    "to_hex",
+    "array_dims",
 ];
 
 impl VisitorMut for Rewriter {
@@ -176,8 +172,10 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
             if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
                 spec.window_frame.iter_mut().for_each(unwrap_frame);
             }
-            if let Some(replacement) =
-                zoned_date_trunc(function).or_else(|| modulo(function)).or_else(|| number_of_row(function))
+            if let Some(replacement) = zoned_date_trunc(function)
+                .or_else(|| modulo(function))
+                .or_else(|| number_of_row(function))
+                .or_else(|| calls::age_today(function))
             {
                 *expr = replacement;
             }
@@ -211,6 +209,9 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
         Expr::Collate { expr: inner, collation } => {
             *expr = collated(inner, collation)?;
         }
+        Expr::Substring { expr: text, substring_from: Some(pattern), substring_for: None, .. } if is_text(pattern) => {
+            *expr = call("substring_matching", vec![(**text).clone(), (**pattern).clone()]);
+        }
         Expr::Tuple(_) => return Err(rows::unsupported()),
         Expr::UnaryOp { op, expr: inner } => {
             if let Some(function) = operator_function(*op)? {
@@ -236,7 +237,8 @@ fn collated(expr: &Expr, collation: &ObjectName) -> Result<Expr, SqlError> {
 fn operator_function(op: ast::UnaryOperator) -> Result<Option<&'static str>, SqlError> {
     use ast::UnaryOperator::{BitwiseNot, Minus, Not, PGAbs, PGCubeRoot, PGSquareRoot, Plus};
     match op {
-        Plus | Minus | Not | BitwiseNot => Ok(None),
+        Plus | Minus | Not => Ok(None),
+        BitwiseNot => Ok(Some("bitwise_not")),
         PGAbs => Ok(Some("abs")),
         PGSquareRoot => Ok(Some("sqrt")),
         PGCubeRoot => Ok(Some("cbrt")),
@@ -279,6 +281,13 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
             Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => unwrap_number(expr),
             digits => unwrap_number(digits),
         }
+    }
+    if name == "nth_value"
+        && let FunctionArguments::List(list) = &function.args
+        && let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(place))] = list.args.as_slice()
+        && (is_negative(place) || is_zero(place))
+    {
+        return Err(SqlError::new("22016", "argument of nth_value must be greater than zero"));
     }
     let postgres_name = match name.as_str() {
         "gen_random_uuid" => "uuid",
@@ -381,14 +390,14 @@ fn quantified(left: &Expr, op: &ast::BinaryOperator, right: &Expr, all: bool) ->
     Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(left.clone()), op, right: Box::new(right.clone()) }))
 }
 
-/// Window functions that count, with PostgreSQL's types; DataFusion's are unsigned.
+/// Functions that count, with PostgreSQL's types; DataFusion's are unsigned.
 fn number_of_row(function: &Function) -> Option<Expr> {
     let data_type = match function.name.0.last()?.as_ident()?.value.to_ascii_lowercase().as_str() {
-        "row_number" | "rank" | "dense_rank" => DataType::BigInt(None),
-        "ntile" => DataType::Integer(None),
+        "row_number" | "rank" | "dense_rank" if function.over.is_some() => DataType::BigInt(None),
+        "ntile" if function.over.is_some() => DataType::Integer(None),
+        "array_position" | "array_ndims" => DataType::Integer(None),
         _ => return None,
     };
-    function.over.as_ref()?;
     Some(cast(Expr::Function(function.clone()), data_type))
 }
 
@@ -500,6 +509,19 @@ fn is_negative(expr: &Expr) -> bool {
     unwrap_number(&mut inner);
     matches!(&inner, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. })
         if number.parse::<f64>().is_ok_and(|number| number > 0.0))
+}
+
+fn is_zero(expr: &Expr) -> bool {
+    let mut inner = expr.clone();
+    unwrap_number(&mut inner);
+    matches!(&inner, Expr::Value(ValueWithSpan { value: Value::Number(number, _), .. })
+        if number.parse::<f64>().is_ok_and(|number| number == 0.0))
+}
+
+/// A literal in quotes.
+fn is_text(expr: &Expr) -> bool {
+    let Expr::Value(ValueWithSpan { value, .. }) = expr else { return false };
+    matches!(value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_) | Value::DollarQuotedString(_))
 }
 
 fn is_null(expr: &Expr) -> bool {

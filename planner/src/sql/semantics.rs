@@ -13,8 +13,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, binary_expr, lit};
 use datafusion::optimizer::AnalyzerRule;
 use meridian_hyperfunctions::arithmetic::{
-    decimal_to_double, float_add, float_divide, float_multiply, float_subtract, int_add, int_multiply, int_subtract,
-    numeric_divide, numeric_to_double, round_half_even,
+    decimal_to_double, double_to_real, float_add, float_divide, float_multiply, float_subtract, int_add, int_multiply,
+    int_subtract, numeric_divide, numeric_to_double, round_half_even,
 };
 use meridian_hyperfunctions::texts::{cast_text, pad_char};
 use meridian_hyperfunctions::times::{
@@ -25,7 +25,8 @@ use meridian_proto::SqlType;
 use meridian_proto::types::{NUMERIC_UNLIMITED, UTC};
 
 use super::environment::Environment;
-use super::functions::convert::{from_text, to_text};
+use super::functions::called;
+use super::functions::convert::{from_text, to_text, to_texts};
 use super::intervals::{group_by_order, is_interval, ordered, sort_by_order};
 
 /// The rule of one statement: it knows the session's time zone and formats.
@@ -75,6 +76,10 @@ impl Rewrite<'_> {
                     DataType::Int16 => lit(0_i16),
                     DataType::Int32 => lit(0_i32),
                     DataType::Int64 => lit(0_i64),
+                    data_type if is_interval(&data_type) => {
+                        let zero = lit(ScalarValue::new_interval_mdn(0, 0, 0));
+                        return Ok(Transformed::yes(called("interval_subtract", vec![zero, *inner])?));
+                    }
                     _ => return Ok(Transformed::no(Expr::Negative(inner))),
                 };
                 Ok(Transformed::yes(int_subtract().call(vec![zero, *inner])))
@@ -158,6 +163,9 @@ impl Rewrite<'_> {
             return Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field: cast.field })));
         }
         match (&from, &to) {
+            (DataType::Float64, DataType::Float32) => {
+                return Ok(Transformed::yes(double_to_real().call(vec![*cast.expr])));
+            }
             (DataType::Decimal128(..), to) if to.is_floating() => {
                 return Ok(Transformed::yes(decimal_to_float(*cast.expr, to)));
             }
@@ -236,6 +244,9 @@ impl Rewrite<'_> {
         let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
         let BinaryExpr { left: l, op, right: r } = binary;
         if is_text(&left) && is_text(&right) {
+            if op == Operator::StringConcat {
+                return Ok(Transformed::yes(called("text_concat", vec![*l, *r])?));
+            }
             return Ok(char_operands(l, op, r, schema));
         }
         let call =
@@ -260,6 +271,12 @@ impl Rewrite<'_> {
             Operator::Plus if is_interval(&left) && is_timestamp(&right) => {
                 return Ok(Transformed::yes(self.add_interval(time_add(), *r, *l, &right)));
             }
+            Operator::Plus if is_interval(&left) && is_interval(&right) => {
+                return Ok(Transformed::yes(called("interval_add", vec![*l, *r])?));
+            }
+            Operator::Minus if is_interval(&left) && is_interval(&right) => {
+                return Ok(Transformed::yes(called("interval_subtract", vec![*l, *r])?));
+            }
             _ if is_comparison(op) && is_interval(&left) && is_interval(&right) => {
                 return Ok(Transformed::yes(binary_expr(ordered(*l), op, ordered(*r))));
             }
@@ -279,16 +296,67 @@ impl Rewrite<'_> {
     }
 
     fn function(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        // These look at the text that is shown.
-        if matches!(function.func.name(), "octet_length" | "concat" | "concat_ws") {
-            for argument in &mut function.args {
-                if let Some(length) = char_length(argument, schema) {
-                    *argument = pad_char(std::mem::replace(argument, lit(0)), length);
+        match function.func.name() {
+            // Of the text that is shown.
+            "octet_length" => {
+                for argument in &mut function.args {
+                    if let Some(length) = char_length(argument, schema) {
+                        *argument = pad_char(std::mem::replace(argument, lit(0)), length);
+                    }
                 }
+                Ok(Transformed::yes(Expr::ScalarFunction(function)))
             }
-            return Ok(Transformed::yes(Expr::ScalarFunction(function)));
+            "concat" | "concat_ws" | "format" => self.texts_of_arguments(function, schema),
+            "array_to_string" => self.texts_of_array(function, schema),
+            "age" => self.shown_in_zone(function, schema),
+            "make_timestamptz" if function.args.len() == 6 => {
+                function.args.extend(self.zone.as_deref().map(lit));
+                Ok(Transformed::yes(Expr::ScalarFunction(function)))
+            }
+            _ => self.time_function(function, schema),
         }
-        self.time_function(function, schema)
+    }
+
+    /// All arguments as the texts that are shown of them.
+    fn texts_of_arguments(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        for argument in &mut function.args {
+            let (_, field) = argument.to_field(schema)?;
+            let sql_type = match SqlType::of_field(&field) {
+                Some(SqlType::Text | SqlType::Varchar(_)) | None => continue,
+                Some(sql_type) => sql_type,
+            };
+            let value = std::mem::replace(argument, lit(0));
+            *argument = match sql_type {
+                SqlType::Char(length) => pad_char(value, length),
+                sql_type => to_text(value, sql_type, &self.environment.format),
+            };
+        }
+        Ok(Transformed::yes(Expr::ScalarFunction(function)))
+    }
+
+    /// The first argument as an array of texts.
+    fn texts_of_array(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Some(array) = function.args.first_mut() else {
+            return Ok(Transformed::no(Expr::ScalarFunction(function)));
+        };
+        let (_, field) = array.to_field(schema)?;
+        if let Some(SqlType::Array(element)) = SqlType::of_field(&field)
+            && *element != SqlType::Text
+        {
+            *array = to_texts(std::mem::replace(array, lit(0)), *element, &self.environment.format);
+        }
+        Ok(Transformed::yes(Expr::ScalarFunction(function)))
+    }
+
+    /// Points in time are looked at on the session's clocks.
+    fn shown_in_zone(&self, mut function: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Some(zone) = self.zone.as_deref() else { return Ok(Transformed::no(Expr::ScalarFunction(function))) };
+        for argument in &mut function.args {
+            if is_timestamptz(&argument.get_type(schema)?) {
+                *argument = timezone().call(vec![lit(zone), std::mem::replace(argument, lit(0))]);
+            }
+        }
+        Ok(Transformed::yes(Expr::ScalarFunction(function)))
     }
 
     /// `date_trunc`, `date_part` and `extract` look at the session's clocks.
@@ -321,7 +389,7 @@ fn decimal_to_float(expr: Expr, to: &DataType) -> Expr {
         }
     }
     let double = numeric_to_double().call(vec![expr]);
-    if *to == DataType::Float64 { double } else { Expr::Cast(Cast::new(Box::new(double), to.clone())) }
+    if *to == DataType::Float64 { double } else { double_to_real().call(vec![double]) }
 }
 
 /// The length of a char(n) expression.

@@ -16,6 +16,7 @@ mod demo;
 mod dialect_queries;
 mod dialect_values;
 mod disk;
+mod function_errors;
 mod leaves;
 mod limits;
 mod membership;

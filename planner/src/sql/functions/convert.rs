@@ -3,9 +3,9 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use bytes::BytesMut;
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{
@@ -16,9 +16,17 @@ use meridian_proto::SqlType;
 
 use crate::sql::errors::external;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Direction {
+    FromText,
+    ToText,
+    /// An array's elements, each as text.
+    ToTexts,
+}
+
 #[derive(Debug)]
 struct Convert {
-    to_text: bool,
+    direction: Direction,
     sql_type: SqlType,
     format: Arc<Format>,
     signature: Signature,
@@ -26,7 +34,7 @@ struct Convert {
 
 impl PartialEq for Convert {
     fn eq(&self, other: &Self) -> bool {
-        self.to_text == other.to_text && self.sql_type == other.sql_type && self.format == other.format
+        self.direction == other.direction && self.sql_type == other.sql_type && self.format == other.format
     }
 }
 
@@ -34,24 +42,29 @@ impl Eq for Convert {}
 
 impl Hash for Convert {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.to_text, &self.sql_type).hash(state);
+        (self.direction, &self.sql_type).hash(state);
     }
 }
 
-fn function(to_text: bool, sql_type: SqlType, format: &Arc<Format>, argument: Expr) -> Expr {
+fn function(direction: Direction, sql_type: SqlType, format: &Arc<Format>, argument: Expr) -> Expr {
     let signature = Signature::any(1, Volatility::Immutable);
-    let convert = Convert { to_text, sql_type, format: Arc::clone(format), signature };
+    let convert = Convert { direction, sql_type, format: Arc::clone(format), signature };
     ScalarUDF::from(convert).call(vec![argument])
 }
 
 /// `text::type`
 pub(crate) fn from_text(argument: Expr, sql_type: SqlType, format: &Arc<Format>) -> Expr {
-    function(false, sql_type, format, argument)
+    function(Direction::FromText, sql_type, format, argument)
 }
 
 /// `value::text`, where the value is of `sql_type`.
 pub(crate) fn to_text(argument: Expr, sql_type: SqlType, format: &Arc<Format>) -> Expr {
-    function(true, sql_type, format, argument)
+    function(Direction::ToText, sql_type, format, argument)
+}
+
+/// The elements of an array of `element`, each as text.
+pub(crate) fn to_texts(argument: Expr, element: SqlType, format: &Arc<Format>) -> Expr {
+    function(Direction::ToTexts, element, format, argument)
 }
 
 /// Whether a function reads texts as times: what `now` and `today` mean is another time in each statement.
@@ -64,7 +77,7 @@ pub(crate) fn reads_times(function: &ScalarUDF) -> bool {
         }
     }
     let convert = function.inner().downcast_ref::<Convert>();
-    convert.is_some_and(|convert| !convert.to_text && is_time(&convert.sql_type))
+    convert.is_some_and(|convert| convert.direction == Direction::FromText && is_time(&convert.sql_type))
 }
 
 /// The value of a text constant.
@@ -75,7 +88,11 @@ pub(crate) fn constant(text: &str, sql_type: &SqlType, format: &Format) -> Resul
 
 impl ScalarUDFImpl for Convert {
     fn name(&self) -> &str {
-        if self.to_text { "to_text" } else { "from_text" }
+        match self.direction {
+            Direction::FromText => "from_text",
+            Direction::ToText => "to_text",
+            Direction::ToTexts => "to_texts",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -83,19 +100,22 @@ impl ScalarUDFImpl for Convert {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(if self.to_text { DataType::Utf8 } else { self.sql_type.arrow() })
+        Ok(self.result_type().arrow())
     }
 
     fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
-        let sql_type = if self.to_text { &SqlType::Text } else { &self.sql_type };
-        Ok(Arc::new(sql_type.field(self.name(), true)))
+        Ok(Arc::new(self.result_type().field(self.name(), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [argument] = args.args.as_slice() else { return internal_err!("{} of one argument", self.name()) };
         let whole = matches!(argument, ColumnarValue::Scalar(_));
         let values = argument.to_array(if whole { 1 } else { args.number_rows })?;
-        let result = if self.to_text { self.write(&values) } else { self.read(&values)? };
+        let result = match self.direction {
+            Direction::FromText => self.read(&values)?,
+            Direction::ToText => self.write(&values),
+            Direction::ToTexts => self.write_elements(&values)?,
+        };
         if whole {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }
@@ -104,6 +124,21 @@ impl ScalarUDFImpl for Convert {
 }
 
 impl Convert {
+    fn result_type(&self) -> SqlType {
+        match self.direction {
+            Direction::FromText => self.sql_type.clone(),
+            Direction::ToText => SqlType::Text,
+            Direction::ToTexts => SqlType::Array(Box::new(SqlType::Text)),
+        }
+    }
+
+    fn write_elements(&self, lists: &ArrayRef) -> Result<ArrayRef> {
+        let Some(lists) = lists.as_list_opt::<i32>() else { return internal_err!("{} of no array", self.name()) };
+        let texts = self.write(lists.values());
+        let item = Arc::new(Field::new("item", DataType::Utf8, true));
+        Ok(Arc::new(ListArray::try_new(item, lists.offsets().clone(), texts, lists.nulls().cloned())?))
+    }
+
     fn read(&self, texts: &ArrayRef) -> Result<ArrayRef> {
         let texts = cast(texts, &DataType::Utf8)?;
         let mut builder = ColumnBuilder::new(&self.sql_type, texts.len());

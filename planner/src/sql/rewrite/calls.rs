@@ -1,12 +1,12 @@
 //! Calls of functions: named arguments in their places, and functions that give sets where tables stand.
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Select, SelectItem,
-    TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableWithJoins, TimezoneInfo, Value,
-    ValueWithSpan,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    Select, SelectItem, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableWithJoins, TimezoneInfo,
+    Value, ValueWithSpan,
 };
 
-use super::{cast, value};
+use super::{call, cast, number, value};
 use crate::error::SqlError;
 
 /// Arguments of `time_bucket` by name, in the order of its longest form.
@@ -20,6 +20,9 @@ pub(super) fn place_arguments(name: &str, function: &mut Function) -> Result<(),
     let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
     if !list.args.iter().any(is_named) {
         return Ok(());
+    }
+    if name == "make_interval" {
+        return place_parts(list);
     }
     if name != "time_bucket" {
         return Err(SqlError::unsupported(format!("named arguments of function {name} are not supported")));
@@ -45,6 +48,33 @@ pub(super) fn place_arguments(name: &str, function: &mut Function) -> Result<(),
         }
     }
     list.args = positional(places)?.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Ok(())
+}
+
+/// Parts of an interval by name, in the order of `make_interval`.
+const INTERVAL_PARTS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Those that are not given are 0.
+fn place_parts(list: &mut FunctionArgumentList) -> Result<(), SqlError> {
+    let unknown = || SqlError::new("42883", "function make_interval does not exist with these arguments");
+    let mut parts: [Option<Expr>; 7] = [const { None }; 7];
+    for (index, argument) in std::mem::take(&mut list.args).into_iter().enumerate() {
+        let (place, expr) = match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => (Some(index), expr),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. }
+            | FunctionArg::ExprNamed { name: Expr::Identifier(name), arg: FunctionArgExpr::Expr(expr), .. } => {
+                (INTERVAL_PARTS.iter().position(|known| name.value.eq_ignore_ascii_case(known)), expr)
+            }
+            _ => return Err(unknown()),
+        };
+        match place.and_then(|place| parts.get_mut(place)) {
+            Some(part) if part.is_none() => *part = Some(expr),
+            _ => return Err(unknown()),
+        }
+    }
+    let zero = || cast(number(0), DataType::Integer(None));
+    let parts = parts.into_iter().map(|part| FunctionArg::Unnamed(FunctionArgExpr::Expr(part.unwrap_or_else(zero))));
+    list.args = parts.collect();
     Ok(())
 }
 
@@ -87,6 +117,14 @@ fn typed(expr: Expr, data_type: DataType) -> Expr {
         }) => cast(expr, data_type),
         _ => expr,
     }
+}
+
+/// `age(time)` is counted from the midnight that today began with.
+pub(super) fn age_today(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(time))] = list.args.as_slice() else { return None };
+    let today = call("current_date", vec![]);
+    (function_name(&function.name)? == "age").then(|| call("age", vec![today, time.clone()]))
 }
 
 /// The column of a function in FROM has the name of the function's alias, or of the function.
