@@ -100,6 +100,7 @@ mod tests {
             sql_type,
             not_null: id == 3,
             default: None,
+            modifier: None,
         };
         let columns = vec![
             column(2, "host", SqlType::Text),

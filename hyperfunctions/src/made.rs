@@ -27,16 +27,20 @@ pub fn set_bytes_max(bytes: usize) {
 
 /// Whether a value may stand in each of so many rows: a constant is copied for every one of them.
 pub fn check_spread(value: &ScalarValue, rows: usize) -> Result<()> {
+    if rows > 1 { check_bytes(value.size().saturating_mul(rows), rows) } else { Ok(()) }
+}
+
+/// Whether so many bytes may be made for so many rows.
+pub(crate) fn check_bytes(bytes: usize, rows: usize) -> Result<()> {
     let most = BYTES_MAX.load(Ordering::Relaxed);
-    if rows > 1 && value.size().saturating_mul(rows) > most.max(SMALL_BYTES * rows) {
-        Err(exhausted(most))
-    } else {
-        Ok(())
-    }
+    if bytes > most.max(SMALL_BYTES.saturating_mul(rows)) { Err(exhausted(most)) } else { Ok(()) }
 }
 
 fn exhausted(most: usize) -> DataFusionError {
-    DataFusionError::ResourcesExhausted(format!("Texts that functions make may take {} MiB at a time.", most >> 20))
+    DataFusionError::ResourcesExhausted(format!(
+        "Texts and arrays that functions make may take {} MiB at a time.",
+        most >> 20
+    ))
 }
 
 /// A part of the budget, given back when it is dropped.

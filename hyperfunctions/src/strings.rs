@@ -200,21 +200,21 @@ fn to_arrays(columns: &[ArrayRef]) -> Result<ArrayRef> {
         }
         let delimiter = delimiters.is_valid(row).then(|| delimiters.value(row));
         let null = nulls.filter(|nulls| nulls.is_valid(row)).map(|nulls| nulls.value(row));
-        for part in parts(texts.value(row), delimiter) {
+        each_part(texts.value(row), delimiter, |part| {
             arrays.values().append_option((Some(part) != null).then_some(part));
-        }
+        });
         arrays.append(true);
     }
     Ok(Arc::new(arrays.finish()))
 }
 
 /// Cut at the delimiter; without one into characters. An empty text has no parts.
-fn parts<'a>(text: &'a str, delimiter: Option<&str>) -> Vec<&'a str> {
+fn each_part(text: &str, delimiter: Option<&str>, mut take: impl FnMut(&str)) {
     match delimiter {
-        _ if text.is_empty() => Vec::new(),
-        None => text.char_indices().map(|(start, c)| &text[start..start + c.len_utf8()]).collect(),
-        Some("") => vec![text],
-        Some(delimiter) => text.split(delimiter).collect(),
+        _ if text.is_empty() => {}
+        None => text.char_indices().for_each(|(start, c)| take(&text[start..start + c.len_utf8()])),
+        Some("") => take(text),
+        Some(delimiter) => text.split(delimiter).for_each(take),
     }
 }
 
@@ -309,6 +309,11 @@ mod tests {
 
     #[test]
     fn texts_are_cut_into_arrays() {
+        let parts = |text: &str, delimiter| {
+            let mut parts = Vec::new();
+            each_part(text, delimiter, |part| parts.push(part.to_owned()));
+            parts
+        };
         assert_eq!(parts("xx~^~yy~^~zz", Some("~^~")), ["xx", "yy", "zz"]);
         assert_eq!(parts("aé", None), ["a", "é"]);
         assert_eq!(parts("abc", Some("")), ["abc"]);

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 fn column(name: &str, sql_type: SqlType) -> Column {
-    Column { id: ColumnId(0), name: name.to_owned(), sql_type, not_null: false, default: None }
+    Column { id: ColumnId(0), name: name.to_owned(), sql_type, not_null: false, default: None, modifier: None }
 }
 
 /// A cluster of one data node with a compressed hypertable and a chunk.

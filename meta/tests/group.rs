@@ -217,8 +217,14 @@ impl Lab {
 }
 
 fn create_table(name: &str) -> Command {
-    let column =
-        Column { id: ColumnId(0), name: "time".into(), sql_type: SqlType::Timestamptz, not_null: true, default: None };
+    let column = Column {
+        id: ColumnId(0),
+        name: "time".into(),
+        sql_type: SqlType::Timestamptz,
+        not_null: true,
+        default: None,
+        modifier: None,
+    };
     Command::CreateTable(CreateTable {
         namespace: "public".into(),
         name: name.into(),

@@ -15,7 +15,7 @@ use crate::plan_cache::PlanCache;
 use crate::sql::plan::base_state;
 
 /// The most that texts which functions make may take of the memory of statements.
-const MADE_BYTES_MAX: usize = 256 << 20;
+const MADE_BYTES_MAX: usize = 128 << 20;
 
 /// One per access node.
 pub struct GatewayContext {

@@ -12,6 +12,7 @@ pub(crate) mod table;
 
 pub(crate) mod catalog;
 mod chunk_rows;
+mod columns;
 mod information;
 pub(crate) mod relation;
 pub(crate) mod upkeep;

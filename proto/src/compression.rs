@@ -174,6 +174,7 @@ mod tests {
             sql_type,
             not_null: false,
             default: None,
+            modifier: None,
         };
         let columns = vec![
             column(1, "time", SqlType::Timestamptz),

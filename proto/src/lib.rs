@@ -1,7 +1,7 @@
 //! What every part of Meridian agrees on: identities, time, types, the catalog's nouns, the slot hash, refusals, the
 //! record frame of all logs, and the messages between nodes.
 //!
-//! The story: `ids`, `time`, `calendar` and `types` are words; `schema`, `compression` and `catalog` are nouns made of
+//! The story: `ids`, `time`, `calendar`, `types` and `modifier` are words; `schema`, `compression` and `catalog` are nouns made of
 //! them; `start` tells a node's processes apart; `command` changes nouns; `slot` places rows; `rows` and `frame` are how bytes travel and lie; `refusal` is how a
 //! node says no; `convert` is the border to `wire`.
 
@@ -12,6 +12,7 @@ pub mod compression;
 pub mod convert;
 pub mod frame;
 pub mod ids;
+pub mod modifier;
 pub mod refusal;
 pub mod rows;
 pub mod schema;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::ids::{ColumnId, SchemaVersion};
+use crate::modifier::Modifier;
 use crate::types::SqlType;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,26 @@ pub struct Column {
     pub not_null: bool,
     /// SQL text of the DEFAULT expression, evaluated by the gateway for each row that leaves the column out.
     pub default: Option<String>,
+    /// Of a time type: what is kept of values.
+    pub modifier: Option<Modifier>,
+}
+
+impl Column {
+    /// The Arrow field of the column, which remembers the SQL type.
+    #[must_use]
+    pub fn field(&self) -> Field {
+        let field = self.sql_type.field(&self.name, !self.not_null);
+        match self.modifier {
+            Some(modifier) => modifier.mark(field),
+            None => field,
+        }
+    }
+
+    /// The name of the type as PostgreSQL's `format_type` gives it.
+    #[must_use]
+    pub fn type_name(&self) -> String {
+        self.modifier.map_or_else(|| self.sql_type.to_string(), |modifier| modifier.type_name(&self.sql_type))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +49,7 @@ impl TableSchema {
     /// The Arrow schema of the table's rows, in column order, without hidden columns.
     #[must_use]
     pub fn arrow(&self) -> SchemaRef {
-        let fields: Vec<_> =
-            self.columns.iter().map(|column| column.sql_type.field(&column.name, !column.not_null)).collect();
+        let fields: Vec<_> = self.columns.iter().map(Column::field).collect();
         Arc::new(Schema::new(fields))
     }
 

@@ -293,7 +293,8 @@ fn page(groups: &[Values], rounds: usize) -> Result<Measured, Error> {
         Values::Doubles(_) => SqlType::Float8,
         Values::Texts(_) => SqlType::Text,
     };
-    let column = Column { id: ColumnId(1), name: "value".to_owned(), sql_type, not_null: true, default: None };
+    let column =
+        Column { id: ColumnId(1), name: "value".to_owned(), sql_type, not_null: true, default: None, modifier: None };
     let schema = TableSchema { version: SchemaVersion(1), columns: vec![column] };
     let (chunk, segment, cluster) = (ChunkId(1), SegmentId(1), ClusterId(1));
     let spec = SegmentSpec { cluster, table: TableId(16_384), chunk, segment, schema, sort: SortKey::default() };

@@ -144,6 +144,7 @@ pub fn schema() -> TableSchema {
         sql_type,
         not_null: number == 1,
         default: None,
+        modifier: None,
     });
     TableSchema { version: SchemaVersion(1), columns: columns.collect() }
 }

@@ -142,6 +142,7 @@ mod tests {
             sql_type,
             not_null: false,
             default: None,
+            modifier: None,
         };
         Table {
             id: TableId(20_000),

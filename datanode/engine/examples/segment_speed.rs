@@ -203,6 +203,7 @@ fn schema() -> TableSchema {
         sql_type,
         not_null: number == 1,
         default: None,
+        modifier: None,
     };
     TableSchema { version: SchemaVersion(1), columns: (1..).zip(types).map(column).collect() }
 }

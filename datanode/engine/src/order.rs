@@ -155,6 +155,7 @@ mod tests {
             sql_type: SqlType::Int8,
             not_null: false,
             default: None,
+            modifier: None,
         };
         TableSchema { version: SchemaVersion(1), columns: vec![column(1), column(2)] }
     }

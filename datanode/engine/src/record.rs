@@ -281,6 +281,7 @@ mod tests {
             sql_type: SqlType::Numeric(Some((12, 2))),
             not_null: true,
             default: Some("now()".to_owned()),
+            modifier: None,
         }];
         let schema = TableSchema { version: SchemaVersion(2), columns };
         let sort = SortKey { segment_by: vec![], time: Some(ColumnId(1)) };

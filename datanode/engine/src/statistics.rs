@@ -172,8 +172,14 @@ mod tests {
 
     #[test]
     fn pieces_add_up_and_one_of_which_something_is_unknown_adds_nothing() {
-        let column =
-            Column { id: ColumnId(1), name: "v".to_owned(), sql_type: SqlType::Int8, not_null: false, default: None };
+        let column = Column {
+            id: ColumnId(1),
+            name: "v".to_owned(),
+            sql_type: SqlType::Int8,
+            not_null: false,
+            default: None,
+            modifier: None,
+        };
         let columns = [column];
         let mut facts = Facts::new(vec![Fact::Rows, Fact::Count(0), Fact::Min(0), Fact::Max(0)]);
         assert!(facts.add(&ints(5, 5, None), &columns));

@@ -62,6 +62,7 @@ impl SchemaV1 {
                 sql_type: SqlType::parse(&column.sql_type)?,
                 not_null: column.not_null,
                 default: column.default.clone(),
+                modifier: None,
             })
         });
         Some(TableSchema { version: SchemaVersion(self.version), columns: columns.collect::<Option<_>>()? })

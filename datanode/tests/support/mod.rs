@@ -134,6 +134,7 @@ impl Lab {
             sql_type,
             not_null,
             default: None,
+            modifier: None,
         };
         let columns = vec![
             column("time", SqlType::Timestamptz, true),

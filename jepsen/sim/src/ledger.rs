@@ -93,6 +93,7 @@ pub fn schema() -> TableSchema {
         sql_type,
         not_null: id == 1,
         default: None,
+        modifier: None,
     };
     let columns = vec![
         column(1, "time", SqlType::Timestamptz),

@@ -82,7 +82,7 @@ fn start(node: NodeId, incarnation: u64, address: &str) -> Command {
 }
 
 fn column(name: &str, sql_type: SqlType) -> Column {
-    Column { id: ColumnId(0), name: name.into(), sql_type, not_null: false, default: None }
+    Column { id: ColumnId(0), name: name.into(), sql_type, not_null: false, default: None, modifier: None }
 }
 
 fn create(name: &str) -> CreateTable {

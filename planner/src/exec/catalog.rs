@@ -15,6 +15,7 @@ use meridian_proto::catalog::Table;
 use meridian_proto::{SqlType, TableId};
 
 use super::chunk_rows::rows_of;
+use super::columns::columns_view;
 use super::information::{TIMESCALEDB_INFORMATION, information_table};
 use super::source::FragmentSource;
 use super::table::{MeridianTable, TableReader};
@@ -130,6 +131,9 @@ impl StatementCatalog {
 
 impl Relations for StatementCatalog {
     fn find(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if schema == Some(INFORMATION_SCHEMA) && name == "columns" {
+            return Some(columns_view(self));
+        }
         if schema == Some(INFORMATION_SCHEMA) {
             let provider = InformationSchemaProvider::new(Arc::new(self.clone()));
             // Made of what is in memory: it never waits.

@@ -203,6 +203,11 @@ impl Drop for Task {
 }
 
 fn ended(error: &JoinError) -> SqlError {
+    // Arrow gives up where a batch's texts have more than 2 GiB: a long value stands in many rows of a join.
+    if error.is_panic() && error.to_string().contains("offset overflow") {
+        return SqlError::new("54000", "values of a batch of rows are too long together")
+            .with_hint("Join fewer rows, or leave the long values out.");
+    }
     SqlError::new("XX000", format!("internal error: the query's task ended: {error}"))
 }
 

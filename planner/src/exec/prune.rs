@@ -255,7 +255,7 @@ pub(crate) mod tests {
     }
 
     fn column(id: u16, name: &str, sql_type: SqlType) -> Column {
-        Column { id: ColumnId(id), name: name.to_owned(), sql_type, not_null: id == 1, default: None }
+        Column { id: ColumnId(id), name: name.to_owned(), sql_type, not_null: id == 1, default: None, modifier: None }
     }
 
     pub(crate) fn metrics() -> Table {

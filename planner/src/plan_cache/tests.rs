@@ -373,6 +373,7 @@ fn a_plan_holds_as_long_as_its_tables_stay() {
         sql_type: SqlType::Text,
         not_null: false,
         default: None,
+        modifier: None,
     });
     bench.catalog.view = after(&bench.catalog.view, vec![Noun::Table(changed)], vec![]);
     let cut = Cut::of(sql).unwrap();

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
+use meridian_hyperfunctions::modifiers::round_array;
 use meridian_pgtypes::{Format, fit_length, to_text};
 use meridian_proto::SqlType;
 use meridian_proto::catalog::Table;
@@ -85,7 +86,7 @@ impl RowMaker {
                 Source::Default(default) => evaluate(default, rows)?,
                 Source::Null => new_null_array(&column.sql_type.arrow(), rows),
             };
-            arrays.push(fit(array, &column.sql_type)?);
+            arrays.push(fit(array, column)?);
         }
         self.check_nulls(&arrays)?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -131,8 +132,15 @@ fn cut(text: &str) -> String {
     format!("{}...", &text[..end])
 }
 
-/// Checks lengths of varchar(n) and char(n).
-fn fit(array: ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, SqlError> {
+/// Checks lengths of varchar(n) and char(n); rounds timestamp(p) and its like.
+fn fit(array: ArrayRef, column: &Column) -> Result<ArrayRef, SqlError> {
+    match column.modifier {
+        Some(modifier) => Ok(round_array(&array, modifier)?),
+        None => fit_text(array, &column.sql_type),
+    }
+}
+
+fn fit_text(array: ArrayRef, sql_type: &SqlType) -> Result<ArrayRef, SqlError> {
     if !matches!(sql_type, SqlType::Varchar(Some(_)) | SqlType::Char(_)) {
         return Ok(array);
     }
@@ -290,10 +298,10 @@ mod tests {
     #[test]
     fn texts_are_cut_to_their_columns_or_refused() {
         let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("ab  "), None]));
-        let fitted = fit(Arc::clone(&texts), &SqlType::Varchar(Some(3))).unwrap();
+        let fitted = fit_text(Arc::clone(&texts), &SqlType::Varchar(Some(3))).unwrap();
         assert_eq!(fitted.as_string::<i32>().value(0), "ab ");
-        assert_eq!(fit(Arc::clone(&texts), &SqlType::Varchar(Some(1))).unwrap_err().sqlstate, "22001");
-        let fitted = fit(texts, &SqlType::Char(5)).unwrap();
+        assert_eq!(fit_text(Arc::clone(&texts), &SqlType::Varchar(Some(1))).unwrap_err().sqlstate, "22001");
+        let fitted = fit_text(texts, &SqlType::Char(5)).unwrap();
         assert_eq!(fitted.as_string::<i32>().value(0), "ab");
     }
 }

@@ -1,5 +1,6 @@
 //! INSERT: rows of expressions or of a query, through a transaction of the statement's own or the open one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -470,7 +471,10 @@ fn build_column<'a>(
             (Cell::Parameter(number), None) => parameter(parameters, *number, column)?,
             (cell, None) => {
                 match cell {
-                    Cell::Text(text) => builder.push_text(text.as_bytes(), format)?,
+                    Cell::Text(text) => {
+                        let text = column.modifier.map_or(Cow::Borrowed(*text), |modifier| modifier.with_unit(text));
+                        builder.push_text(text.as_bytes(), format)?;
+                    }
                     Cell::Number(number) => builder.push_text(number.as_bytes(), format)?,
                     Cell::Bool(value) => builder.push_text(if *value { b"t" } else { b"f" }, format)?,
                     _ => builder.push_null(),

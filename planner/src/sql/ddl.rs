@@ -5,7 +5,7 @@ use meridian_proto::ColumnId;
 use meridian_proto::schema::Column;
 
 use super::statement::{CreateTable, Name};
-use super::types::sql_type;
+use super::types::{modifier, sql_type};
 use crate::error::SqlError;
 
 pub(super) fn create_table(table: &ast::CreateTable) -> Result<CreateTable, SqlError> {
@@ -72,6 +72,7 @@ fn column(definition: &ast::ColumnDef) -> Result<Column, SqlError> {
         sql_type: sql_type(&definition.data_type)?,
         not_null: false,
         default: None,
+        modifier: modifier(&definition.data_type)?,
     };
     for option in &definition.options {
         match &option.option {

@@ -62,6 +62,17 @@ fn spread_constants(mut projection: Projection) -> Projection {
 
 fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_down(|expr| match expr {
+        Expr::AggregateFunction(mut function) => {
+            function.params.args = function.params.args.into_iter().map(spread).collect();
+            Ok(Transformed::yes(Expr::AggregateFunction(function)))
+        }
+        Expr::Case(mut case) => {
+            let results = case.when_then_expr.iter_mut().map(|(_, result)| result).chain(&mut case.else_expr);
+            for result in results {
+                **result = spread(std::mem::replace(result, lit(0)));
+            }
+            Ok(Transformed::yes(Expr::Case(case)))
+        }
         Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => {
             let guarded = operands(expr, op).into_iter().map(|operand| guard(operand, schema).data());
             let expr = chain(guarded.collect::<Result<_>>()?, op, schema);

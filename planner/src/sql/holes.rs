@@ -29,7 +29,7 @@ use super::functions::session::Clock;
 use super::operators::wanted_type;
 use super::parameters::parameter_uses;
 use super::tokens::offset_of;
-use super::types::sql_type;
+use super::types::{modifier, sql_type};
 use crate::error::SqlError;
 
 /// A hole of a plan: where its value comes from.
@@ -517,7 +517,8 @@ fn is_number(expr: &ast::Expr) -> bool {
 /// The constant that an operand is, and the type of time that it is cast to.
 fn constant_of(expr: &ast::Expr) -> Option<(&ValueWithSpan, Option<SqlType>)> {
     let time_type = |data_type: &ast::DataType| {
-        let sql_type = sql_type(data_type).ok()?;
+        // What is rounded stays as it is written.
+        let sql_type = sql_type(data_type).ok().filter(|_| matches!(modifier(data_type), Ok(None)))?;
         matches!(sql_type, SqlType::Timestamptz | SqlType::Timestamp | SqlType::Date).then_some(sql_type)
     };
     match expr {

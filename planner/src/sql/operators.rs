@@ -20,7 +20,7 @@ use super::functions::called;
 use super::functions::convert::constant;
 use super::json;
 use super::rewrite::parse_quantified;
-use super::types::sql_type;
+use super::types::cast_field;
 
 /// Type names in casts.
 #[derive(Debug)]
@@ -28,17 +28,19 @@ pub(crate) struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, data_type: &ast::DataType) -> Result<Option<FieldRef>> {
-        let sql_type = match data_type {
+        let field = match data_type {
             // Object identifiers are plain texts here.
-            ast::DataType::Regclass => SqlType::Text,
+            ast::DataType::Regclass => SqlType::Text.field("cast", true),
             ast::DataType::Custom(name, _) => match name.to_string().to_ascii_lowercase().as_str() {
-                "name" | "regclass" | "regtype" | "regproc" | "regnamespace" | "\"char\"" => SqlType::Text,
-                "oid" => SqlType::Int8,
-                _ => sql_type(data_type).map_err(external)?,
+                "name" | "regclass" | "regtype" | "regproc" | "regnamespace" | "\"char\"" => {
+                    SqlType::Text.field("cast", true)
+                }
+                "oid" => SqlType::Int8.field("cast", true),
+                _ => cast_field(data_type).map_err(external)?,
             },
-            _ => sql_type(data_type).map_err(external)?,
+            _ => cast_field(data_type).map_err(external)?,
         };
-        Ok(Some(Arc::new(sql_type.field("cast", true))))
+        Ok(Some(Arc::new(field)))
     }
 }
 

@@ -27,6 +27,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 use meridian_proto::SqlType;
+use meridian_proto::modifier::Modifier;
 use meridian_proto::types::SQL_TYPE_KEY;
 
 use super::comparisons::Comparisons;
@@ -317,7 +318,11 @@ pub(crate) fn output_columns(plan: &LogicalPlan) -> Result<Vec<OutputColumn>, Sq
         };
         let is_declared = field.metadata().get(SQL_TYPE_KEY).is_some_and(|name| *name == sql_type.to_string());
         let is_numeric = matches!(sql_type, SqlType::Numeric(_));
-        let typmod = if is_numeric && !is_declared { -1 } else { sql_type.typmod() };
+        let typmod = match Modifier::of_field(field) {
+            Some(modifier) => modifier.typmod(),
+            None if is_numeric && !is_declared => -1,
+            None => sql_type.typmod(),
+        };
         Ok(OutputColumn { name: shown(field.name()).to_owned(), sql_type, typmod, table_oid: 0, attnum: 0 })
     };
     plan.schema().fields().iter().map(column).collect()

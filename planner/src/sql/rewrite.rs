@@ -19,6 +19,7 @@ use super::calls::{Callable, Shape, function_name};
 use super::names::{HIDDEN, name_columns, name_select};
 use super::parse::parse_query_text;
 use super::similar::similar_to_regex;
+use super::types::modifier;
 use crate::error::SqlError;
 
 /// Begins the name of the operator that stands for ANY of an array, and for ALL.
@@ -176,6 +177,7 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
                 .or_else(|| modulo(function))
                 .or_else(|| number_of_row(function))
                 .or_else(|| calls::age_today(function))
+                .or_else(|| calls::rounded_clock(function))
             {
                 *expr = replacement;
             }
@@ -190,10 +192,11 @@ fn rewrite_node(expr: &mut Expr) -> Result<(), SqlError> {
             *expr = quantified(left, compare_op, right, true);
         }
         Expr::Interval(interval) => {
-            if let Some(text) = interval_text(interval) {
-                *expr = cast(string(text), DataType::Interval { fields: None, precision: None });
+            if let Some(cast) = interval_cast(interval)? {
+                *expr = cast;
             }
         }
+        Expr::Cast { expr: text, data_type: data_type @ DataType::Interval { .. }, .. } => give_unit(text, data_type)?,
         Expr::SimilarTo { negated, expr: text, pattern, escape_char } => {
             let regex = similar_pattern(pattern, escape_char.as_ref())?;
             let op = if *negated { ast::BinaryOperator::PGRegexNotMatch } else { ast::BinaryOperator::PGRegexMatch };
@@ -434,22 +437,55 @@ fn zoned_date_trunc(function: &Function) -> Option<Expr> {
     Some(call("timezone", vec![zone, call("date_trunc", vec![unit, local])]))
 }
 
-/// `INTERVAL '90' MINUTE` and the like as one text. `None`: not a plain literal.
-fn interval_text(interval: &ast::Interval) -> Option<String> {
+/// `INTERVAL '90' MINUTE` and the like as a cast of the text. `None`: not a plain literal.
+fn interval_cast(interval: &ast::Interval) -> Result<Option<Expr>, SqlError> {
     let text = match interval.value.as_ref() {
         Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
-            _ => return None,
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.as_str(),
+            _ => return Ok(None),
         },
-        _ => return None,
+        _ => return Ok(None),
     };
-    match (&interval.leading_field, &interval.last_field) {
-        (None, None) => Some(text),
-        (Some(field), None) if text.trim().parse::<f64>().is_ok() => Some(format!("{text} {field}")),
-        // `'1:30' HOUR TO MINUTE` reads the same without the fields as long as the text names all it needs.
-        (Some(_), _) if text.contains(':') || text.contains(|c: char| c.is_ascii_alphabetic()) => Some(text),
-        _ => None,
+    let data_type =
+        DataType::Interval { fields: fields_of(interval)?, precision: interval.fractional_seconds_precision };
+    let text = match modifier(&data_type)? {
+        Some(modifier) => modifier.with_unit(text).into_owned(),
+        None => text.to_owned(),
+    };
+    Ok(Some(cast(string(text), data_type)))
+}
+
+/// The fields that stand behind an interval's text.
+fn fields_of(interval: &ast::Interval) -> Result<Option<ast::IntervalFields>, SqlError> {
+    use ast::DateTimeField::{Day, Hour, Minute, Month, Second, Year};
+    use ast::IntervalFields as Fields;
+    let fields = match (&interval.leading_field, &interval.last_field) {
+        (None, None) => return Ok(None),
+        (Some(Year), None) => Fields::Year,
+        (Some(Month), None) => Fields::Month,
+        (Some(Day), None) => Fields::Day,
+        (Some(Hour), None) => Fields::Hour,
+        (Some(Minute), None) => Fields::Minute,
+        (Some(Second), None) => Fields::Second,
+        (Some(Year), Some(Month)) => Fields::YearToMonth,
+        (Some(Day), Some(Hour)) => Fields::DayToHour,
+        (Some(Day), Some(Minute)) => Fields::DayToMinute,
+        (Some(Day), Some(Second)) => Fields::DayToSecond,
+        (Some(Hour), Some(Minute)) => Fields::HourToMinute,
+        (Some(Hour), Some(Second)) => Fields::HourToSecond,
+        (Some(Minute), Some(Second)) => Fields::MinuteToSecond,
+        _ => return Err(SqlError::new("42601", format!("syntax error in {interval}"))),
+    };
+    Ok(Some(fields))
+}
+
+/// A text that is cast to an interval of some fields: a number alone counts the smallest of them.
+fn give_unit(text: &mut Expr, data_type: &DataType) -> Result<(), SqlError> {
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = text else { return Ok(()) };
+    if let Some(modifier) = modifier(data_type)? {
+        *text = modifier.with_unit(text).into_owned();
     }
+    Ok(())
 }
 
 fn similar_pattern(pattern: &Expr, escape: Option<&ValueWithSpan>) -> Result<String, SqlError> {
@@ -604,7 +640,7 @@ mod tests {
     fn expressions_are_put_in_datafusions_words() {
         check("a + 1", "a + CAST(1 AS INTEGER)");
         check("3000000000", "3000000000");
-        check("INTERVAL '90' MINUTE", "CAST('90 MINUTE' AS INTERVAL)");
+        check("INTERVAL '90' MINUTE", "CAST('90 minute' AS INTERVAL MINUTE)");
         check("t AT TIME ZONE 'UTC'", "timezone('UTC', t)");
         check("pg_catalog.version()", "version()");
         check("mod(a, b)", "((a) % (b))");

@@ -16,12 +16,15 @@ use meridian_hyperfunctions::arithmetic::{
     decimal_to_double, double_to_real, float_add, float_divide, float_multiply, float_subtract, int_add, int_multiply,
     int_subtract, numeric_divide, numeric_to_double, round_half_even,
 };
+use meridian_hyperfunctions::bounded::is_bounded;
+use meridian_hyperfunctions::modifiers::round_time;
 use meridian_hyperfunctions::texts::{cast_text, pad_char};
 use meridian_hyperfunctions::times::{
     date_to_timestamp, time_add, time_difference, time_subtract, timestamp_to_date, timezone,
 };
 use meridian_pgtypes::Format;
 use meridian_proto::SqlType;
+use meridian_proto::modifier::{MODIFIER_KEY, Modifier};
 use meridian_proto::types::{NUMERIC_UNLIMITED, UTC};
 
 use super::environment::Environment;
@@ -69,7 +72,10 @@ impl Rewrite<'_> {
 
     fn expr(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         match expr {
-            Expr::Cast(cast) => self.cast(cast, schema),
+            Expr::Cast(cast) => match Modifier::of_field(&cast.field) {
+                Some(modifier) => self.cast_rounded(cast, modifier, schema),
+                None => self.cast(cast, schema),
+            },
             Expr::BinaryExpr(binary) => self.binary(binary, schema),
             Expr::Negative(inner) => {
                 let zero = match inner.get_type(schema)? {
@@ -122,6 +128,14 @@ impl Rewrite<'_> {
             Expr::ScalarFunction(function) => self.function(function, schema),
             expr => Ok(Transformed::no(expr)),
         }
+    }
+
+    /// A cast to a time type with a modifier.
+    fn cast_rounded(&self, cast: Cast, modifier: Modifier, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let mut field = cast.field.as_ref().clone();
+        field.metadata_mut().remove(MODIFIER_KEY);
+        let casted = self.cast(Cast { expr: cast.expr, field: Arc::new(field) }, schema)?.data;
+        Ok(Transformed::yes(round_time(casted, modifier)))
     }
 
     fn cast(&self, cast: Cast, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -308,6 +322,7 @@ impl Rewrite<'_> {
             }
             "concat" | "concat_ws" | "format" => self.texts_of_arguments(function, schema),
             "array_to_string" => self.texts_of_array(function, schema),
+            name if is_bounded(name) => Ok(Transformed::yes(called(&name.to_owned(), function.args)?)),
             "age" => self.shown_in_zone(function, schema),
             "make_timestamptz" if function.args.len() == 6 => {
                 function.args.extend(self.zone.as_deref().map(lit));

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
 use meridian_proto::SqlType;
+use meridian_proto::modifier::{DIGITS_MAX, Fields, Modifier};
 
 use crate::error::SqlError;
 
@@ -33,31 +34,26 @@ pub(crate) fn sql_type(data_type: &DataType) -> Result<SqlType, SqlError> {
             SqlType::Varchar(character_length(*length)?)
         }
         DataType::Char(length) | DataType::Character(length) => SqlType::Char(character_length(*length)?.unwrap_or(1)),
-        DataType::Timestamp(precision, zone) => {
-            check_precision("timestamp", *precision)?;
-            match zone {
-                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => SqlType::Timestamp,
-                TimezoneInfo::WithTimeZone | TimezoneInfo::Tz => SqlType::Timestamptz,
-            }
-        }
+        DataType::Timestamp(_, zone) => match zone {
+            TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => SqlType::Timestamp,
+            TimezoneInfo::WithTimeZone | TimezoneInfo::Tz => SqlType::Timestamptz,
+        },
         DataType::Date => SqlType::Date,
-        DataType::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-            check_precision("time", *precision)?;
-            SqlType::Time
-        }
+        DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => SqlType::Time,
         DataType::Time(..) => {
             return Err(SqlError::unsupported("type time with time zone is not supported")
                 .with_hint("Use timestamp with time zone."));
         }
-        DataType::Interval { fields: None, precision } => {
-            check_precision("interval", *precision)?;
-            SqlType::Interval
-        }
+        DataType::Interval { .. } => SqlType::Interval,
         DataType::Uuid => SqlType::Uuid,
         DataType::Bytea => SqlType::Bytea,
         DataType::JSONB => SqlType::Jsonb,
         DataType::JSON => {
             return Err(SqlError::unsupported("type json is not supported").with_hint("Use jsonb."));
+        }
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) if modifier(element)?.is_some() => {
+            return Err(SqlError::unsupported(format!("arrays of type {element} are not supported"))
+                .with_hint("Leave out the digits: arrays keep microseconds."));
         }
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => match sql_type(element)? {
             // PostgreSQL does not tell int[][] from int[] either, but its values may have any number of dimensions.
@@ -136,10 +132,34 @@ fn character_length(length: Option<CharacterLength>) -> Result<Option<u32>, SqlE
     }
 }
 
-fn check_precision(name: &str, precision: Option<u64>) -> Result<(), SqlError> {
-    match precision {
-        None | Some(6) => Ok(()),
-        Some(precision) => Err(SqlError::unsupported(format!("type {name}({precision}) is not supported"))
-            .with_hint(format!("Use {name}, which keeps microseconds, and date_trunc or a cast when reading."))),
-    }
+/// The type modifier of a time type's name.
+pub(crate) fn modifier(data_type: &DataType) -> Result<Option<Modifier>, SqlError> {
+    let of = |digits: &Option<u64>| digits.map(|digits| Modifier::Digits(kept_digits(digits)));
+    Ok(match data_type {
+        DataType::Timestamp(digits, _) | DataType::Time(digits, _) => of(digits),
+        DataType::Interval { fields: None, precision: None } => None,
+        DataType::Interval { fields, precision } => {
+            let fields = fields.as_ref().map(|fields| interval_fields(&fields.to_string())).transpose()?;
+            Some(Modifier::Interval { fields, digits: precision.map(kept_digits) })
+        }
+        _ => None,
+    })
+}
+
+/// PostgreSQL takes more digits than there are for the most that it has.
+fn kept_digits(digits: u64) -> u8 {
+    u8::try_from(digits).unwrap_or(DIGITS_MAX).min(DIGITS_MAX)
+}
+
+fn interval_fields(name: &str) -> Result<Fields, SqlError> {
+    Fields::parse(name).ok_or_else(|| SqlError::new("42601", format!("syntax error at or near \"{name}\"")))
+}
+
+/// The field of a cast to a type of that name.
+pub(crate) fn cast_field(data_type: &DataType) -> Result<Field, SqlError> {
+    let field = sql_type(data_type)?.field("cast", true);
+    Ok(match modifier(data_type)? {
+        Some(modifier) => modifier.mark(field),
+        None => field,
+    })
 }

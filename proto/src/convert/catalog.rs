@@ -9,6 +9,7 @@ use crate::compression::{Compression, OrderBy};
 use crate::ids::{
     CatalogVersion, ChunkId, ColumnId, Epoch, GroupId, Incarnation, NodeId, SchemaVersion, Slot, TableId,
 };
+use crate::modifier::Modifier;
 use crate::schema::{Column, TableSchema};
 use crate::time::{TimeRange, TimeUs};
 use crate::types::SqlType;
@@ -22,6 +23,7 @@ impl From<Column> for wire::Column {
             sql_type: column.sql_type.to_string(),
             not_null: column.not_null,
             default_sql: column.default,
+            modifier: column.modifier.map(Modifier::typmod),
         }
     }
 }
@@ -33,9 +35,14 @@ impl TryFrom<wire::Column> for Column {
         let Some(sql_type) = SqlType::parse(&wire.sql_type) else {
             return error(format!("unknown type {:.64?} of column {:.64?}", wire.sql_type, wire.name));
         };
+        let modifier = wire.modifier.map(|typmod| match Modifier::of_typmod(&sql_type, typmod) {
+            Some(modifier) => Ok(modifier),
+            None => error(format!("type {sql_type} has no modifier {typmod}")),
+        });
         Ok(Self {
             id: ColumnId(narrow(wire.id, "column id")?),
             name: wire.name,
+            modifier: modifier.transpose()?,
             sql_type,
             not_null: wire.not_null,
             default: wire.default_sql,
@@ -468,6 +475,7 @@ mod tests {
             sql_type,
             not_null: id == 1,
             default: default.map(str::to_owned),
+            modifier: None,
         };
         Table {
             id: TableId(16_390),

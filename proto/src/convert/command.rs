@@ -296,8 +296,14 @@ mod tests {
     use crate::types::SqlType;
 
     fn commands() -> Vec<Command> {
-        let column =
-            Column { id: ColumnId(0), name: "time".into(), sql_type: SqlType::Date, not_null: true, default: None };
+        let column = Column {
+            id: ColumnId(0),
+            name: "time".into(),
+            sql_type: SqlType::Date,
+            not_null: true,
+            default: None,
+            modifier: None,
+        };
         let hypertable = CreateHypertable {
             namespace: "public".into(),
             table: "weather".into(),

@@ -24,6 +24,7 @@ mod plan_cache;
 mod queries;
 mod refusals;
 mod start;
+mod time_modifiers;
 mod transactions;
 mod types;
 mod wire_protocol;

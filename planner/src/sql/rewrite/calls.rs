@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     Value, ValueWithSpan,
 };
 
-use super::{call, cast, number, value};
+use super::{call, cast, number, unwrap_number, value};
 use crate::error::SqlError;
 
 /// Arguments of `time_bucket` by name, in the order of its longest form.
@@ -125,6 +125,24 @@ pub(super) fn age_today(function: &Function) -> Option<Expr> {
     let [FunctionArg::Unnamed(FunctionArgExpr::Expr(time))] = list.args.as_slice() else { return None };
     let today = call("current_date", vec![]);
     (function_name(&function.name)? == "age").then(|| call("age", vec![today, time.clone()]))
+}
+
+/// `current_timestamp(3)`: with so many digits.
+pub(super) fn rounded_clock(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(digits))] = list.args.as_slice() else { return None };
+    let mut digits = digits.clone();
+    unwrap_number(&mut digits);
+    let Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) = digits else { return None };
+    let digits = Some(digits.parse().ok()?);
+    let name = function_name(&function.name)?;
+    let data_type = match name.as_str() {
+        "current_timestamp" => DataType::Timestamp(digits, TimezoneInfo::Tz),
+        "localtimestamp" => DataType::Timestamp(digits, TimezoneInfo::None),
+        "localtime" => DataType::Time(digits, TimezoneInfo::None),
+        _ => return None,
+    };
+    Some(cast(call(&name, vec![]), data_type))
 }
 
 /// The column of a function in FROM has the name of the function's alias, or of the function.

@@ -113,6 +113,7 @@ async fn open(
         sql_type: sql_type.clone(),
         not_null: false,
         default: None,
+        modifier: None,
     };
     let columns = reader.footer().columns().iter().take(COLUMNS_MAX).map(column).collect();
     Ok((reader, columns))

@@ -54,6 +54,7 @@ fn schema(types: &[SqlType]) -> TableSchema {
         sql_type: sql_type.clone(),
         not_null: false,
         default: None,
+        modifier: None,
     };
     TableSchema { version: SchemaVersion(3), columns: (1..).zip(types).map(column).collect() }
 }

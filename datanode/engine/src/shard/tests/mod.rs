@@ -36,7 +36,7 @@ const OTHER: ChunkId = ChunkId(8);
 const NOTHING: [i64; 0] = [];
 
 fn column(id: u16, name: &str, sql_type: SqlType) -> Column {
-    Column { id: ColumnId(id), name: name.to_owned(), sql_type, not_null: false, default: None }
+    Column { id: ColumnId(id), name: name.to_owned(), sql_type, not_null: false, default: None, modifier: None }
 }
 
 fn schema() -> TableSchema {
