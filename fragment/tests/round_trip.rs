@@ -143,7 +143,9 @@ fn statements_give_the_same_rows_over_the_wire() {
     check("select v, time from t where v > 50 and host = 'host_1'");
     check("select n * 2 as twice, upper(host) as host from t where host in ('host_1', 'host_2', 'host_3', 'host_4')");
     check("select count(*), sum(v), avg(n), min(time), max(time) from t");
-    check("select host, date_bin(interval '1 hour', time) as hour, avg(v) from t group by 1, 2 order by 1, 2");
+    check(
+        "select host, date_bin(interval '1 hour', time, '2001-01-01') as hour, avg(v) from t group by 1, 2 order by 1, 2",
+    );
     check("select host, count(distinct v), stddev(v) from t group by host order by host");
     check("select * from t order by v desc nulls last, time limit 10");
     check("select * from t where n >= 490 limit 20");

@@ -8,6 +8,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{Result, ScalarValue, internal_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use crate::made::column_of;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Length,
@@ -68,11 +70,11 @@ impl ScalarUDFImpl for ArrayFunction {
         let rows = if whole { 1 } else { args.number_rows };
         let lengths = match (self.kind, args.args.as_slice()) {
             (Kind::Cardinality, [array]) => {
-                let arrays = array.to_array(rows)?;
+                let arrays = column_of(array, rows)?;
                 lengths(&arrays).collect::<Int32Array>()
             }
             (_, [array, dimension]) => {
-                let (arrays, dimensions) = (array.to_array(rows)?, dimension.to_array(rows)?);
+                let (arrays, dimensions) = (column_of(array, rows)?, dimension.to_array(rows)?);
                 let dimensions = dimensions.as_primitive::<Int64Type>().iter();
                 // Arrays have one dimension; an empty one has none.
                 let is_lower = self.kind == Kind::Lower;

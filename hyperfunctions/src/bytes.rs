@@ -7,6 +7,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use crate::made::column_of;
+
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Characters of a line of base64.
@@ -90,7 +92,7 @@ impl ScalarUDFImpl for ByteFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let whole = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if whole { 1 } else { args.number_rows };
-        let columns = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
+        let columns = args.args.iter().map(|arg| column_of(arg, rows)).collect::<Result<Vec<_>>>()?;
         let result: ArrayRef = match (self.kind, columns.as_slice()) {
             (Kind::Encode, [values, encodings]) => {
                 let rows = values.as_binary::<i32>().iter().zip(encodings.as_string::<i32>());

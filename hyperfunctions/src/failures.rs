@@ -36,7 +36,8 @@ pub fn of_any(error: &(dyn Error + Send + Sync + 'static)) -> Option<Failure> {
     if let Some(inner) = error.downcast_ref::<ArrowError>() {
         return of_arrow(inner);
     }
-    error.downcast_ref::<regex::Error>().and_then(|error| of_pattern(&error.to_string()))
+    // DataFusion's simplifier asks the parser of patterns by itself.
+    of_pattern(&error.to_string())
 }
 
 /// The same of Arrow's errors.
@@ -161,8 +162,32 @@ fn of_library(line: &str) -> Option<Failure> {
     if lower.contains("overflow") {
         return Some(overflow(line));
     }
-    None
+    // A call that DataFusion's function cannot have been meant for.
+    if CALLS_REFUSED.iter().any(|words| line.contains(words)) {
+        return Some(failure("42883", line));
+    }
+    ARGUMENTS_REFUSED.iter().any(|words| line.contains(words)).then(|| failure("22023", line))
 }
+
+/// What DataFusion's functions say to arguments of types that they do not take,
+const CALLS_REFUSED: [&str; 6] = [
+    "does not support type",
+    "expects list",
+    "expects array",
+    "expects at least",
+    "Cannot access field at argument",
+    "Unsupported data type",
+];
+/// and to values that they do not take.
+const ARGUMENTS_REFUSED: [&str; 7] = [
+    " requires ",
+    " must be ",
+    " must not ",
+    " expects ",
+    "Expected an integer value",
+    "Expected a signed integer literal",
+    "Unsupported type '",
+];
 
 /// What the `regex` crate says, the last line of it telling what is wrong, and PostgreSQL's words for that.
 const PATTERNS: &[(&str, &str)] = &[
@@ -220,8 +245,13 @@ fn numeric_overflow() -> Failure {
     failure("22003", "numeric field overflow")
 }
 
-/// Arrow names the operands: `Overflow happened on: 2147483647 + 1`. Their size tells the type.
+/// DataFusion names the type: `Int32Array overflow on abs(-2147483648)`. Arrow names the operands: `Overflow happened on:
+/// 2147483647 + 1`; their size tells the type.
 fn overflow(message: &str) -> Failure {
+    let named = pg_type(message.split(' ').next().unwrap_or_default().trim_end_matches("Array"));
+    if matches!(named, "smallint" | "integer" | "bigint") {
+        return failure("22003", format!("{named} out of range"));
+    }
     let operands = message.rsplit(": ").next().unwrap_or_default();
     let numbers: Vec<i128> = operands.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let fit = |min: i128, max: i128| !numbers.is_empty() && numbers.iter().all(|n| (min..=max).contains(n));
@@ -371,16 +401,15 @@ mod tests {
     #[test]
     fn patterns_are_refused_in_postgresqls_words() {
         let check = |pattern: &str, sqlstate: &str, message: &str| {
-            let error = arrow(ArrowError::ComputeError(regex::Regex::new(pattern).unwrap_err().to_string()));
-            super::tests::check(error, sqlstate, message);
+            let refusal = regex::Regex::new(pattern).unwrap_err();
+            super::tests::check(arrow(ArrowError::ComputeError(refusal.to_string())), sqlstate, message);
+            super::tests::check(DataFusionError::External(Box::new(refusal)), sqlstate, message);
         };
         check("[", "2201B", "invalid regular expression: brackets [] not balanced");
         check("a(", "2201B", "invalid regular expression: parentheses () not balanced");
         check("*", "2201B", "invalid regular expression: quantifier operand invalid");
         check("[b-a]", "2201B", "invalid regular expression: invalid character range");
         check("a{2,1}", "2201B", "invalid regular expression: invalid repetition count(s)");
-        let direct = DataFusionError::External(Box::new(regex::Regex::new("a(").unwrap_err()));
-        super::tests::check(direct, "2201B", "invalid regular expression: parentheses () not balanced");
         let refused = "this form of regular expression is not supported: it looks around or refers back";
         check("(?=a)", "0A000", refused);
     }

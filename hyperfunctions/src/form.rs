@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
-use crate::made::check_spread;
+use crate::made::{check_spread, column_of};
 
 /// A type of arguments or results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
 
 pub(crate) struct Form {
     pub takes: &'static [Kind],
-    /// Whether the last argument may come any number of times.
+    /// Whether the last argument may come more than once.
     pub repeats: bool,
     pub gives: Kind,
     /// Columns of equal length in, one out.
@@ -64,7 +64,7 @@ impl Form {
 
     /// The types that arguments of these types are taken as.
     fn fit(&self, types: &[DataType], is_lenient: bool) -> Option<Vec<DataType>> {
-        let is_count = if self.repeats { types.len() + 1 >= self.takes.len() } else { types.len() == self.takes.len() };
+        let is_count = if self.repeats { types.len() >= self.takes.len() } else { types.len() == self.takes.len() };
         if !is_count {
             return None;
         }
@@ -97,7 +97,11 @@ impl Kind {
     fn fit(self, data_type: &DataType, is_lenient: bool) -> Option<DataType> {
         use DataType::{Binary, Date32, Date64, Decimal128, Decimal256, Interval, List, Timestamp, Utf8};
         if data_type.is_null() {
-            return Some(self.arrow().unwrap_or(Utf8));
+            return Some(match self {
+                Self::Numeric => Decimal128(20, 0),
+                Self::Array => texts(),
+                kind => kind.arrow().unwrap_or(Utf8),
+            });
         }
         let fits = match self {
             Self::Text => data_type.is_string(),
@@ -232,13 +236,6 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-fn column_of(argument: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
-    if let ColumnarValue::Scalar(value) = argument {
-        check_spread(value, rows)?;
-    }
-    argument.to_array(rows)
-}
-
 /// The texts of a column.
 pub(crate) fn texts_of(column: &ArrayRef) -> &StringArray {
     column.as_string::<i32>()
@@ -270,7 +267,8 @@ mod tests {
         assert_eq!(gives(&[DataType::Int16, DataType::Utf8]), Some((Kind::Integer, 2)));
         assert_eq!(gives(&[DataType::Int64, DataType::Utf8]), Some((Kind::BigInt, 2)));
         assert_eq!(gives(&[DataType::Utf8, DataType::Boolean, DataType::Utf8]), Some((Kind::Text, 3)));
-        assert_eq!(gives(&[DataType::Utf8]), Some((Kind::Text, 1)));
+        assert_eq!(gives(&[DataType::Utf8, DataType::Boolean]), Some((Kind::Text, 2)));
+        assert_eq!(gives(&[DataType::Utf8]), None);
         assert_eq!(gives(&[DataType::Boolean, DataType::Utf8]), None);
         assert!(function.coerce_types(&[DataType::Boolean]).is_err());
     }

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, NullBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use bytes::Bytes;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
+use datafusion::logical_expr::ColumnarValue;
 
 /// PostgreSQL's longest value.
 const VALUE_BYTES_MAX: usize = (1 << 30) - 1;
@@ -28,6 +29,14 @@ pub fn set_bytes_max(bytes: usize) {
 /// Whether a value may stand in each of so many rows: a constant is copied for every one of them.
 pub fn check_spread(value: &ScalarValue, rows: usize) -> Result<()> {
     if rows > 1 { check_bytes(value.size().saturating_mul(rows), rows) } else { Ok(()) }
+}
+
+/// An argument as a column; a constant is copied for every row only where there is room for it.
+pub fn column_of(argument: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
+    if let ColumnarValue::Scalar(value) = argument {
+        check_spread(value, rows)?;
+    }
+    argument.to_array(rows)
 }
 
 /// Whether so many bytes may be made for so many rows.

@@ -193,7 +193,7 @@ fn translate_brackets<'a>(pattern: &'a str, out: &mut String) -> &'a str {
 }
 
 /// The flags of a row; none where the function was called without.
-fn flags_of<'a>(columns: &'a [ArrayRef], column: usize, row: usize) -> &'a str {
+fn flags_of(columns: &[ArrayRef], column: usize, row: usize) -> &str {
     columns.get(column).map_or("", |flags| texts_of(flags).value(row))
 }
 

@@ -11,6 +11,8 @@ use datafusion::logical_expr::{
 };
 use meridian_proto::SqlType;
 
+use crate::made::Texts;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     /// `text::varchar(n)`
@@ -116,7 +118,7 @@ impl ScalarUDFImpl for TextFunction {
             Kind::Char => Arc::new(
                 texts.map(|text| text.map(|text| first(text, length).trim_end_matches(' '))).collect::<StringArray>(),
             ),
-            Kind::Pad => Arc::new(texts.map(|text| text.map(|text| pad(text, length))).collect::<StringArray>()),
+            Kind::Pad => padded(texts, length)?,
         };
         if whole {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
@@ -133,9 +135,19 @@ fn first(text: &str, length: usize) -> &str {
     text.char_indices().nth(length).map_or(text, |(end, _)| &text[..end])
 }
 
-fn pad(text: &str, length: usize) -> String {
-    let missing = length.saturating_sub(text.chars().count());
-    format!("{text}{}", " ".repeat(missing))
+fn padded<'a>(texts: impl ExactSizeIterator<Item = Option<&'a str>>, length: usize) -> Result<ArrayRef> {
+    let mut made = Texts::with_rows(texts.len());
+    for text in texts {
+        match text {
+            Some(text) => {
+                made.push(text)?;
+                made.push_repeated(" ", length.saturating_sub(text.chars().count()))?;
+                made.end_value();
+            }
+            None => made.push_null(),
+        }
+    }
+    made.finish()
 }
 
 #[cfg(test)]
@@ -145,7 +157,9 @@ mod tests {
     #[test]
     fn lengths_count_characters() {
         assert_eq!((first("éàü", 2), first("ab", 2), first("ab", 5)), ("éà", "ab", "ab"));
-        assert_eq!(pad("é", 3), "é  ");
+        let padded = |text, length| padded([Some(text)].into_iter(), length);
+        assert_eq!(padded("é", 3).unwrap().as_string::<i32>().value(0), "é  ");
+        assert!(padded("é", usize::MAX).is_err());
     }
 
     #[test]

@@ -39,8 +39,9 @@ mod guards;
 mod recursion;
 mod semantics;
 mod subqueries;
-mod untyped;
 mod values;
+
+mod untyped;
 
 pub(crate) mod plan;
 pub(crate) mod set_function;

@@ -68,7 +68,8 @@ fn symbol(op: Operator) -> Option<&'static str> {
 
 fn check_pair(left: &Expr, symbol: &str, right: &Expr, schema: &DFSchema) -> Result<()> {
     let (Some(l), Some(r)) = (known_type(left, schema), known_type(right, schema)) else { return Ok(()) };
-    if is_text(&l) == is_text(&r) || !is_settled(left) || !is_settled(right) {
+    let are_kin = [is_text, is_number, is_bool].iter().all(|is_one| is_one(&l) == is_one(&r));
+    if are_kin || !is_settled(left) || !is_settled(right) {
         Ok(())
     } else {
         Err(no_operator(Some(&l), symbol, Some(&r)))
@@ -92,6 +93,15 @@ pub(crate) fn known_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     }
     let (_, field) = expr.to_field(schema).ok()?;
     if *field.data_type() == DataType::Null { None } else { SqlType::of_field(&field) }
+}
+
+fn is_number(sql_type: &SqlType) -> bool {
+    use SqlType::{Float4, Float8, Int2, Int4, Int8, Numeric};
+    matches!(sql_type, Int2 | Int4 | Int8 | Float4 | Float8 | Numeric(_))
+}
+
+fn is_bool(sql_type: &SqlType) -> bool {
+    *sql_type == SqlType::Bool
 }
 
 fn is_text(sql_type: &SqlType) -> bool {

@@ -249,6 +249,26 @@ fn other_plan_error(message: &str) -> SqlError {
         let operator = text.split(' ').next().unwrap_or("UNION").to_owned();
         return SqlError::new("42601", format!("each {operator} query must have the same number of columns"));
     }
+    if let Some(position) = between(message, "Order by column out of bounds, specified: ", ",") {
+        return SqlError::new("42P10", format!("ORDER BY position {position} is not in select list"));
+    }
+    if let Some((before, after)) =
+        between(message, "Incompatible inputs for Union: Previous inputs were of type ", " on")
+            .and_then(|types| types.split_once(", but got incompatible type "))
+    {
+        let text = format!("UNION types {} and {} cannot be matched", pg_type(before), pg_type(after));
+        return SqlError::new("42804", text);
+    }
+    if let Some(names) = between(message, "Source table contains ", " names given as column alias") {
+        let (columns, names) = names.split_once(" columns but only ").unwrap_or((names, ""));
+        return SqlError::new("42P10", format!("table has {columns} columns available but {names} columns specified"));
+    }
+    if message.contains("Cannot access field at argument") {
+        return SqlError::new("42703", "a column of that name does not exist in a value that is no row");
+    }
+    if message.contains("Aggregate function calls cannot be nested") {
+        return SqlError::new("42803", "aggregate function calls cannot be nested");
+    }
     if message.contains("Cannot find column with position") {
         let position = between(message, "with position ", " in").unwrap_or_default();
         return SqlError::new("42P10", format!("position {position} is not in select list"));
@@ -284,6 +304,19 @@ fn other_plan_error(message: &str) -> SqlError {
     if let Some(found) = message.split_once("requires a boolean expression, got ").map(|(_, rest)| first_line(rest)) {
         let text = format!("argument of NOT must be type boolean, not type {}", pg_type(found));
         return SqlError::new("42804", text);
+    }
+    if let Some(found) = message.split_once("Join condition must be boolean type, but got ").map(|(_, found)| found) {
+        let text = format!("argument of JOIN/ON must be type boolean, not type {}", pg_type(first_line(found)));
+        return SqlError::new("42804", text);
+    }
+    if let Some(table) = message.strip_prefix("Invalid qualifier ") {
+        return SqlError::new("42P01", format!("missing FROM-clause entry for table \"{}\"", first_line(table)));
+    }
+    if let Some((left, right)) =
+        between(message, "common type to coerce ", " in LIKE expression").and_then(|types| types.split_once(" and "))
+    {
+        let text = format!("operator does not exist: {} ~~ {}", pg_type(left), pg_type(right));
+        return SqlError::new("42883", text).with_hint(NO_OPERATOR_HINT);
     }
     if message.contains("Unary operator '-' only supports") {
         return SqlError::new("42883", "operator does not exist: - unknown").with_hint(NO_OPERATOR_HINT);

@@ -66,6 +66,10 @@ fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             function.params.args = function.params.args.into_iter().map(spread).collect();
             Ok(Transformed::yes(Expr::AggregateFunction(function)))
         }
+        Expr::ScalarFunction(mut function) => {
+            function.args = function.args.into_iter().map(spread).collect();
+            Ok(Transformed::yes(Expr::ScalarFunction(function)))
+        }
         Expr::Case(mut case) => {
             let results = case.when_then_expr.iter_mut().map(|(_, result)| result).chain(&mut case.else_expr);
             for result in results {

@@ -69,6 +69,55 @@ pub(crate) trait Relations: Send + Sync {
     fn rows_of(&self, call: SetCall) -> Result<Arc<dyn TableProvider>, SqlError>;
 }
 
+/// Functions that plans call and statements do not: ours for casts and operators, and DataFusion's for types that clients
+/// cannot read.
+const HIDDEN_FUNCTIONS: [&str; 44] = [
+    "array_zip",
+    "arrays_zip",
+    "arrow_cast",
+    "arrow_field",
+    "arrow_metadata",
+    "arrow_try_cast",
+    "cast_char",
+    "cast_varchar",
+    "date_add",
+    "date_difference",
+    "date_subtract",
+    "date_to_timestamp",
+    "datepart",
+    "datetrunc",
+    "double_to_real",
+    "file_row_index",
+    "from_unixtime",
+    "get_field",
+    "input_file_name",
+    "interval_add",
+    "interval_multiply",
+    "interval_order",
+    "interval_subtract",
+    "list_zip",
+    "named_struct",
+    "numeric_divide",
+    "numeric_to_double",
+    "pad_char",
+    "round_half_even",
+    "round_time",
+    "row",
+    "struct",
+    "text_concat",
+    "time_add",
+    "time_difference",
+    "time_subtract",
+    "timestamp_to_date",
+    "to_timestamp_micros",
+    "to_timestamp_nanos",
+    "to_timestamp_seconds",
+    "to_unixtime",
+    "union_extract",
+    "union_tag",
+    "with_metadata",
+];
+
 /// Functions of DataFusion's own, unknown to PostgreSQL, that make arrays as large as a number says.
 const UNBOUNDED: [&str; 4] = ["array_repeat", "array_resize", "generate_series", "range"];
 
@@ -387,6 +436,9 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if HIDDEN_FUNCTIONS.contains(&name) {
+            return None;
+        }
         if let Some(opening) = self.opening
             && session::is_known(name)
         {

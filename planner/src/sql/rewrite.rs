@@ -57,7 +57,8 @@ fn run(tree: &mut impl VisitMut) -> Result<(), SqlError> {
 struct Rewriter;
 
 /// Functions that DataFusion has under a name of PostgreSQL's, with other results. Refused rather than wrong.
-const DIFFERENT: [&str; 9] = [
+const DIFFERENT: [&str; 10] = [
+    "current_time",
     "to_char",
     "to_timestamp_millis",
     "to_date",
@@ -285,6 +286,12 @@ fn rewrite_function(function: &mut Function) -> Result<(), SqlError> {
             digits => unwrap_number(digits),
         }
     }
+    const OF_ROWS: [&str; 6] = ["first_value", "lag", "last_value", "lead", "nth_value", "ntile"];
+    if OF_ROWS.contains(&name.as_str())
+        && matches!(&function.args, FunctionArguments::List(list) if list.args.is_empty())
+    {
+        return Err(SqlError::new("42883", format!("function {name}() does not exist")));
+    }
     if name == "nth_value"
         && let FunctionArguments::List(list) = &function.args
         && let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(place))] = list.args.as_slice()
@@ -446,8 +453,9 @@ fn interval_cast(interval: &ast::Interval) -> Result<Option<Expr>, SqlError> {
         },
         _ => return Ok(None),
     };
-    let data_type =
-        DataType::Interval { fields: fields_of(interval)?, precision: interval.fractional_seconds_precision };
+    // What stands behind the first field is of it: only seconds have digits.
+    let digits = interval.fractional_seconds_precision.or(interval.leading_precision);
+    let data_type = DataType::Interval { fields: fields_of(interval)?, precision: digits };
     let text = match modifier(&data_type)? {
         Some(modifier) => modifier.with_unit(text).into_owned(),
         None => text.to_owned(),

@@ -322,7 +322,7 @@ impl Rewrite<'_> {
             }
             "concat" | "concat_ws" | "format" => self.texts_of_arguments(function, schema),
             "array_to_string" => self.texts_of_array(function, schema),
-            name if is_bounded(name) => Ok(Transformed::yes(called(&name.to_owned(), function.args)?)),
+            name if is_bounded(name) => Ok(Transformed::yes(called(name, function.args)?)),
             "age" => self.shown_in_zone(function, schema),
             "make_timestamptz" if function.args.len() == 6 => {
                 function.args.extend(self.zone.as_deref().map(lit));

@@ -52,6 +52,7 @@ pub(crate) fn sql_type(data_type: &DataType) -> Result<SqlType, SqlError> {
             return Err(SqlError::unsupported("type json is not supported").with_hint("Use jsonb."));
         }
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) if modifier(element)?.is_some() => {
+            let element = element.to_string().to_ascii_lowercase();
             return Err(SqlError::unsupported(format!("arrays of type {element} are not supported"))
                 .with_hint("Leave out the digits: arrays keep microseconds."));
         }

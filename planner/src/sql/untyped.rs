@@ -1,5 +1,6 @@
-//! Literals without a type in BETWEEN and IN are read as what they stand beside, as beside an operator. DataFusion would
-//! find a type that both can be brought into: of a time and a text one that has no infinity.
+//! Literals without a type in BETWEEN and IN, among the results of CASE and the arguments of COALESCE and its kin are read
+//! as what they stand beside, as beside an operator. DataFusion would find a type that both can be brought into: of a time
+//! and a text one that has no infinity. And what has to be a boolean is one.
 
 use std::sync::Arc;
 
@@ -7,15 +8,20 @@ use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::expr::{Case, InList};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 use meridian_proto::SqlType;
 
-use super::comparisons::known_type;
+use super::comparisons::{base_name, known_type};
 use super::environment::Environment;
+use super::errors::external;
+use super::floats::COMMON_TYPE_FUNCTIONS;
 use super::functions::convert::constant;
+use super::values::common_type;
+use crate::error::SqlError;
 
 #[derive(Debug)]
 pub(crate) struct Untyped(pub Arc<Environment>);
@@ -36,8 +42,12 @@ impl Untyped {
         if let LogicalPlan::TableScan(scan) = &plan {
             schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
         }
-        // Conditions have no names, and elsewhere both stand seldom.
-        let plan = plan.map_expressions(|expr| expr.transform_up(|expr| self.expr(expr, &schema)))?;
+        let names = NamePreserver::new(&plan);
+        let plan = plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|expr| self.expr(expr, &schema))?;
+            Ok(rewritten.update_data(|expr| name.restore(expr)))
+        })?;
         if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
     }
 
@@ -51,17 +61,59 @@ impl Untyped {
                 self.read(&mut between.high, &wanted)?;
                 Ok(Transformed::yes(Expr::Between(between)))
             }
-            // With a typed one among them it is the common type of all.
-            Expr::InList(InList { expr, mut list, negated }) if list.iter().all(is_untyped) => {
-                let wanted = wanted_beside(&expr, schema);
-                if let Some(wanted) = &wanted {
-                    list.iter_mut().try_for_each(|item| self.read(item, wanted))?;
-                }
-                let changed = Expr::InList(InList { expr, list, negated });
-                Ok(if wanted.is_some() { Transformed::yes(changed) } else { Transformed::no(changed) })
+            Expr::InList(InList { expr, mut list, negated }) if list.iter().any(is_untyped) => {
+                let typed = std::iter::once(expr.as_ref()).chain(&list);
+                let wanted = match wanted_among(typed, "IN", schema) {
+                    Ok(wanted) => wanted,
+                    // Numbers and times that are compared one by one.
+                    Err(_) => wanted_beside(&expr, schema),
+                };
+                let changed = self.read_all(list.iter_mut(), wanted.as_ref())?;
+                Ok(marked(Expr::InList(InList { expr, list, negated }), changed))
             }
-            expr => Ok(Transformed::no(expr)),
+            Expr::Case(mut case) => {
+                let changed = self.case(&mut case, schema)?;
+                Ok(marked(Expr::Case(case), changed))
+            }
+            Expr::ScalarFunction(mut function) if COMMON_TYPE_FUNCTIONS.contains(&function.func.name()) => {
+                let what = function.func.name().to_ascii_uppercase();
+                let wanted = wanted_among(function.args.iter(), &what, schema)?;
+                let changed = self.read_all(function.args.iter_mut(), wanted.as_ref())?;
+                Ok(marked(Expr::ScalarFunction(function), changed))
+            }
+            expr => {
+                check_booleans(&expr, schema)?;
+                Ok(Transformed::no(expr))
+            }
         }
+    }
+
+    fn case(&self, case: &mut Case, schema: &DFSchema) -> Result<bool> {
+        let mut changed = false;
+        if let Some(operand) = &case.expr {
+            let wanted = wanted_beside(operand, schema);
+            let conditions = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+            changed |= self.read_all(conditions, wanted.as_ref())?;
+        } else {
+            let mut conditions = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
+            conditions.try_for_each(|when| check_boolean(when, "CASE/WHEN", schema))?;
+        }
+        let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr).map(AsRef::as_ref);
+        let wanted = wanted_among(results, "CASE", schema)?;
+        let results = case.when_then_expr.iter_mut().map(|(_, then)| then).chain(&mut case.else_expr);
+        changed |= self.read_all(results.map(AsMut::as_mut), wanted.as_ref())?;
+        Ok(changed)
+    }
+
+    /// Reads the literals among them; whether there were any.
+    fn read_all<'a>(&self, exprs: impl Iterator<Item = &'a mut Expr>, wanted: Option<&SqlType>) -> Result<bool> {
+        let Some(wanted) = wanted else { return Ok(false) };
+        let mut changed = false;
+        for expr in exprs.filter(|expr| is_untyped(expr)) {
+            self.read(expr, wanted)?;
+            changed = true;
+        }
+        Ok(changed)
     }
 
     fn read(&self, expr: &mut Expr, wanted: &SqlType) -> Result<()> {
@@ -73,16 +125,75 @@ impl Untyped {
     }
 }
 
+fn marked(expr: Expr, changed: bool) -> Transformed<Expr> {
+    if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
+}
+
+/// What has to be a boolean, and is of another type.
+fn check_booleans(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    match expr {
+        Expr::Not(inner) => check_boolean(inner, "NOT", schema),
+        Expr::IsTrue(inner) => check_boolean(inner, "IS TRUE", schema),
+        Expr::IsFalse(inner) => check_boolean(inner, "IS FALSE", schema),
+        Expr::IsUnknown(inner) => check_boolean(inner, "IS UNKNOWN", schema),
+        Expr::IsNotTrue(inner) => check_boolean(inner, "IS NOT TRUE", schema),
+        Expr::IsNotFalse(inner) => check_boolean(inner, "IS NOT FALSE", schema),
+        Expr::IsNotUnknown(inner) => check_boolean(inner, "IS NOT UNKNOWN", schema),
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            check_boolean(left, &op.to_string(), schema)?;
+            check_boolean(right, &op.to_string(), schema)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_boolean(expr: &Expr, what: &str, schema: &DFSchema) -> Result<()> {
+    match known_type(expr, schema) {
+        None | Some(SqlType::Bool) => Ok(()),
+        Some(other) => {
+            let message = format!("argument of {what} must be type boolean, not type {}", base_name(&other));
+            Err(external(SqlError::new("42804", message)))
+        }
+    }
+}
+
+/// The type that literals among these have: the common one of the others. `None`: texts stay texts. 42804 where the others
+/// have none.
+fn wanted_among<'a>(
+    exprs: impl Iterator<Item = &'a Expr> + Clone,
+    what: &str,
+    schema: &DFSchema,
+) -> Result<Option<SqlType>> {
+    if !exprs.clone().any(is_untyped) {
+        return Ok(None);
+    }
+    let mut known = Vec::new();
+    for expr in exprs.filter(|expr| !is_untyped(expr)) {
+        match known_type(expr, schema) {
+            Some(sql_type) => known.push(sql_type),
+            // A parameter, or a type of DataFusion's own: it is left to the rules that follow.
+            None => return Ok(None),
+        }
+    }
+    let common = common_type(known.into_iter(), what).map_err(external)?;
+    Ok(common.and_then(read_as))
+}
+
+/// What a literal is read as where a value of this type is wanted; `None`: it stays a text.
+fn read_as(sql_type: SqlType) -> Option<SqlType> {
+    match sql_type {
+        sql_type if sql_type.arrow() == DataType::Utf8 => None,
+        // A literal may have more digits than the column.
+        SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
+        sql_type => Some(sql_type),
+    }
+}
+
 fn is_untyped(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _))
 }
 
 /// `None`: texts stay texts.
 fn wanted_beside(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
-    match known_type(expr, schema)? {
-        sql_type if sql_type.arrow() == DataType::Utf8 => None,
-        // A literal may have more digits than the column.
-        SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
-        sql_type => Some(sql_type),
-    }
+    known_type(expr, schema).and_then(read_as)
 }

@@ -104,7 +104,7 @@ fn data_type(sql_type: &SqlType) -> Option<ast::DataType> {
 }
 
 /// The type that values of these types meet in; `None` when there is none. 42804 when they cannot.
-fn common_type(types: impl Iterator<Item = SqlType>, what: &str) -> Result<Option<SqlType>, SqlError> {
+pub(super) fn common_type(types: impl Iterator<Item = SqlType>, what: &str) -> Result<Option<SqlType>, SqlError> {
     let mut common: Option<SqlType> = None;
     for next in types {
         common = Some(match common {

@@ -9,6 +9,7 @@ use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use meridian_hyperfunctions::made::column_of;
 use meridian_proto::SqlType;
 
 /// The value of `json` at `place`, a text (key), bigint (index) or text[] (path); as text, or as jsonb.
@@ -45,7 +46,7 @@ impl ScalarUDFImpl for JsonGet {
         let [json, place] = args.args.as_slice() else { return internal_err!("{} takes two arguments", self.name()) };
         let whole = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if whole { 1 } else { args.number_rows };
-        let result = self.get(&json.to_array(rows)?, &place.to_array(rows)?)?;
+        let result = self.get(&column_of(json, rows)?, &column_of(place, rows)?)?;
         if whole {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }

@@ -13,6 +13,7 @@ use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
+use meridian_hyperfunctions::made::column_of;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Comparison {
@@ -79,7 +80,7 @@ impl ScalarUDFImpl for Quantified {
         let [value, array] = args.args.as_slice() else { return internal_err!("{} takes two arguments", self.name()) };
         let whole = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if whole { 1 } else { args.number_rows };
-        let result = self.compare(&value.to_array(rows)?, &array.to_array(rows)?)?;
+        let result = self.compare(&column_of(value, rows)?, &column_of(array, rows)?)?;
         if whole {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }
