@@ -13,7 +13,7 @@ use meridian_proto::ColumnId;
 use meridian_proto::schema::{Column, TableSchema};
 
 use super::buckets::SeriesPredicate;
-use super::cache::{LeafCache, Piece};
+use super::cache::{EndRows, LeafCache};
 use super::newest::Newest;
 use super::ranges::RowRanges;
 use super::runs::Runs;
@@ -281,73 +281,62 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         if self.is_older(&runs, search) {
             return Ok(self.nothing(columns, true, loaded.bytes_read));
         }
-        let rows = match self.cache.array(self.reader, self.row_group, Piece::EndRows(ends)) {
-            Some(rows) => Some(rows),
-            None => self.find_ends(&runs, search, &mut loaded).await?,
+        let known = match self.cache.ends(self.reader, self.row_group, ends) {
+            Some(known) => known,
+            None => match self.find_ends(&runs, search, &mut loaded).await? {
+                Some(rows) => Rc::new(EndRows::new(rows, &runs)),
+                None => return self.rows(columns, &[]).await,
+            },
         };
-        let Some(rows) = rows.as_ref().and_then(|rows| rows.as_any().downcast_ref::<UInt32Array>()) else {
-            return self.rows(columns, &[]).await;
-        };
-        let run_of = runs.runs_of(rows.values().iter().map(|row| *row as usize));
-        let mut wanted: Vec<Column> = columns.to_vec();
+        let mut wanted: Vec<&Column> = columns.iter().collect();
         if ends != Ends::ANY {
-            wanted.push(search.time.clone());
+            wanted.push(search.time);
         }
-        let held = self.end_columns(&wanted, search, &runs, rows, &run_of, &mut loaded).await?;
+        let known = self.with_end_columns(known, &wanted, search, &runs, &mut loaded).await?;
+        let mut held = Vec::with_capacity(wanted.len());
+        for column in wanted {
+            held.push(ArrayRef::clone(known.column(column).ok_or_else(|| missing_column(column))?));
+        }
         if let Some(times) = held.get(columns.len()).filter(|_| ends.last) {
-            let keys = search.keys(&runs, &run_of)?;
+            let keys = search.keys(&runs, &known.run_of)?;
             search.newest.borrow_mut().note(&keys, times);
         }
-        let columns = held.into_iter().take(columns.len()).collect();
-        Ok(Found { columns, rows: rows.len(), is_exact: true, bytes_read: loaded.bytes_read })
+        held.truncate(columns.len());
+        Ok(Found { columns: held, rows: known.rows.len(), is_exact: true, bytes_read: loaded.bytes_read })
     }
 
-    /// The columns of the rows at the ends: keys from the directory, others from the cache or the file.
-    async fn end_columns(
+    /// The rows at the ends with all of these columns: those that were not known are made from the directory, or read.
+    async fn with_end_columns(
         &self,
-        columns: &[Column],
+        known: Rc<EndRows>,
+        columns: &[&Column],
         search: &Search<'_>,
         runs: &Runs,
-        rows: &UInt32Array,
-        run_of: &UInt32Array,
         loaded: &mut Loaded,
-    ) -> Result<Vec<ArrayRef>, EngineError> {
-        let ends = search.series.ends;
-        let cached = |column: &Column| {
-            let piece = Piece::EndColumn(ends, column.id);
-            let array = self.cache.array(self.reader, self.row_group, piece);
-            array.filter(|array| *array.data_type() == column.sql_type.arrow() && array.len() == rows.len())
-        };
-        let mut held: Vec<Option<ArrayRef>> = Vec::with_capacity(columns.len());
-        for column in columns {
-            held.push(match self.key_of(Some(runs), column) {
-                Some(key) => Some(take(key, run_of, None).map_err(flaw)?),
-                None => cached(column),
-            });
+    ) -> Result<Rc<EndRows>, EngineError> {
+        let mut added: Vec<(ColumnId, ArrayRef)> = Vec::new();
+        let mut missing: Vec<Column> = Vec::new();
+        for column in columns.iter().filter(|column| known.column(column).is_none()) {
+            if added.iter().any(|(id, _)| *id == column.id) || missing.iter().any(|other| other.id == column.id) {
+                continue;
+            }
+            match self.key_of(Some(runs), column) {
+                Some(key) => added.push((column.id, take(key, &known.run_of, None).map_err(flaw)?)),
+                None => missing.push((*column).clone()),
+            }
         }
-        let missing: Vec<Column> =
-            columns.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(column, _)| column.clone()).collect();
-        let mut fresh = Vec::new();
         if !missing.is_empty() {
-            let ranges: RowRanges = rows.values().iter().map(|row| *row as usize..*row as usize + 1).collect();
+            let ranges: RowRanges = known.rows.values().iter().map(|row| *row as usize..*row as usize + 1).collect();
             let read = self.reader.read_columns(self.row_group, &missing, ranges.as_slice(), &breathe).await?;
             loaded.bytes_read += read.bytes_read;
-            fresh = read.batch.columns().to_vec();
+            added.extend(missing.iter().map(|column| column.id).zip(read.batch.columns().iter().cloned()));
         }
-        let mut fresh = fresh.into_iter();
-        let mut found = Vec::with_capacity(columns.len());
-        for (column, held) in columns.iter().zip(held) {
-            found.push(match held {
-                Some(array) => array,
-                None => {
-                    let array = fresh.next().ok_or_else(|| missing_column(column))?;
-                    let piece = Piece::EndColumn(ends, column.id);
-                    self.cache.put_array(self.reader, self.row_group, piece, &array);
-                    array
-                }
-            });
+        if added.is_empty() {
+            return Ok(known);
         }
-        Ok(found)
+        let known = Rc::new(known.with_columns(added));
+        self.cache.put_ends(self.reader, self.row_group, search.series.ends, &known);
+        Ok(known)
     }
 
     async fn find_ends(
@@ -355,11 +344,11 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         runs: &Runs,
         search: &Search<'_>,
         loaded: &mut Loaded,
-    ) -> Result<Option<ArrayRef>, EngineError> {
+    ) -> Result<Option<UInt32Array>, EngineError> {
         let ends = search.series.ends;
         let time = std::slice::from_ref(search.time);
         let known = if ends == Ends::ANY { None } else { self.end_pieces(runs, search).await? };
-        let rows = match known {
+        Ok(match known {
             Some(among) => {
                 let read = self.reader.read_columns(self.row_group, time, among.as_slice(), &breathe).await?;
                 loaded.bytes_read += read.bytes_read;
@@ -371,11 +360,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
                 }
                 runs.ends(loaded.get(search.time.id), ends)
             }
-        };
-        let Some(rows) = rows else { return Ok(None) };
-        let rows: ArrayRef = std::sync::Arc::new(rows);
-        self.cache.put_array(self.reader, self.row_group, Piece::EndRows(ends), &rows);
-        Ok(Some(rows))
+        })
     }
 
     /// Rows among which the ends of all series are, where pieces tell.
@@ -560,6 +545,10 @@ struct Search<'a> {
 impl Search<'_> {
     /// The key of each end.
     fn keys(&self, runs: &Runs, run_of: &UInt32Array) -> Result<Vec<ArrayRef>, EngineError> {
+        // Every run has an end, so as many ends as runs are one each.
+        if run_of.len() == runs.len() {
+            return Ok(self.key.iter().map(|position| ArrayRef::clone(runs.keys(*position))).collect());
+        }
         self.key.iter().map(|position| take(runs.keys(*position), run_of, None).map_err(flaw)).collect()
     }
 }

@@ -46,6 +46,8 @@ pub struct ScanStream<D: Disk = GlommioDisk> {
     /// What is read, in the order wanted.
     columns: Vec<Column>,
     projected: SchemaRef,
+    /// Of a decoded row, about.
+    row_bytes: usize,
     bounds: Vec<Bound>,
     batch_rows: usize,
     want: Want,
@@ -107,6 +109,7 @@ impl<D: Disk> ScanStream<D> {
             chunk,
             view,
             schema,
+            row_bytes: row_bytes(&columns),
             columns,
             projected: std::sync::Arc::new(Schema::new(fields)),
             bounds: scan.bounds,
@@ -316,8 +319,7 @@ impl<D: Disk> ScanStream<D> {
         }
         // What was read before is handed out, or small.
         self.permit = None;
-        let mut permit =
-            self.budget.take(piece.reader.row_group(piece.row_group).rows * row_bytes(&self.columns)).await?;
+        let mut permit = self.budget.take(piece.reader.row_group(piece.row_group).rows * self.row_bytes).await?;
         if let Want::Buckets(search) = &self.want
             && is_settled
             && let Some(decoded) = scan.buckets(search).await?
