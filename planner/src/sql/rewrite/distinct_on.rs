@@ -1,15 +1,17 @@
-//! DISTINCT ON is a set of expressions; DataFusion reads it as a list that begins as ORDER BY does.
+//! DISTINCT ON is a set of expressions; DataFusion reads it as a list that begins as ORDER BY does, and ends before it.
 
-use datafusion::sql::sqlparser::ast::{Distinct, OrderByKind, Query, SetExpr};
+use datafusion::sql::sqlparser::ast::{Distinct, OrderByExpr, OrderByKind, OrderByOptions, Query, SetExpr};
 
-/// Puts the expressions in the order in which ORDER BY has them, those that it does not have last. What ORDER BY begins
-/// with and the set does not have is an error that planning tells.
+/// Puts the expressions in the order in which ORDER BY has them, those that it does not have last, and at the end of
+/// ORDER BY, too. What ORDER BY begins with and the set does not have is an error that planning tells.
 pub(super) fn order_as_sorted(query: &mut Query) {
-    let Some(OrderByKind::Expressions(sorted)) = query.order_by.as_ref().map(|order| &order.kind) else { return };
+    let Some(OrderByKind::Expressions(sorted)) = query.order_by.as_mut().map(|order| &mut order.kind) else { return };
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let Some(Distinct::On(exprs)) = &mut select.distinct else { return };
     for (ordered, sort) in sorted.iter().enumerate() {
         let Some(at) = exprs[ordered..].iter().position(|expr| *expr == sort.expr) else { return };
         exprs[ordered..=ordered + at].rotate_right(1);
     }
+    let rest = exprs.iter().skip(sorted.len()).cloned();
+    sorted.extend(rest.map(|expr| OrderByExpr { expr, options: OrderByOptions::default(), with_fill: None }));
 }
