@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::common::{DataFusionError, Result, plan_err};
@@ -30,7 +31,7 @@ use prost::Message;
 use crate::allowed::check_allowed;
 use crate::bound::Bound;
 use crate::buckets::BucketAggregateExec;
-use crate::first_rows::{FirstRowsExec, FirstRowsMode};
+use crate::first_rows::{FirstRowsExec, FirstRowsMode, KeySort};
 use crate::functions;
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
@@ -419,6 +420,34 @@ struct First {
     keys: Vec<PhysicalExprNode>,
     #[prost(message, repeated, tag = "3")]
     order: Vec<PhysicalSortExprNode>,
+    #[prost(message, repeated, tag = "4")]
+    sorted_by: Vec<FirstSort>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct FirstSort {
+    #[prost(uint32, tag = "1")]
+    key: u32,
+    #[prost(bool, tag = "2")]
+    descending: bool,
+    #[prost(bool, tag = "3")]
+    nulls_first: bool,
+}
+
+impl TryFrom<&KeySort> for FirstSort {
+    type Error = DataFusionError;
+
+    fn try_from(sort: &KeySort) -> Result<Self> {
+        let SortOptions { descending, nulls_first } = sort.options;
+        Ok(Self { key: narrow(sort.key)?, descending, nulls_first })
+    }
+}
+
+impl From<FirstSort> for KeySort {
+    fn from(sort: FirstSort) -> Self {
+        let options = SortOptions { descending: sort.descending, nulls_first: sort.nulls_first };
+        Self { key: sort.key as usize, options }
+    }
 }
 
 const FIRST: u8 = b'f';
@@ -435,6 +464,7 @@ impl First {
             is_part: node.mode() == FirstRowsMode::Part,
             keys: keys.collect::<Result<_>>()?,
             order: serialize_physical_sort_exprs(node.order().to_vec(), codec, converter)?,
+            sorted_by: node.sorted_by().iter().map(FirstSort::try_from).collect::<Result<_>>()?,
         };
         bytes.push(FIRST);
         let encoded = first.encode_to_vec();
@@ -458,7 +488,8 @@ impl First {
         let keys = keys.collect::<Result<_>>()?;
         let order = parse_physical_sort_exprs(&first.order, context, &schema, converter)?;
         let mode = if first.is_part { FirstRowsMode::Part } else { FirstRowsMode::Whole };
-        FirstRowsExec::try_new(mode, keys, order, Arc::clone(input))
+        let sorted_by = first.sorted_by.into_iter().map(KeySort::from).collect();
+        FirstRowsExec::try_new(mode, keys, order, Arc::clone(input))?.sorted(sorted_by)
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::compute::SortOptions;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err, plan_err};
@@ -34,6 +35,13 @@ pub enum FirstRowsMode {
     Whole,
 }
 
+/// A key by position, and how its values are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySort {
+    pub key: usize,
+    pub options: SortOptions,
+}
+
 #[derive(Debug)]
 pub struct FirstRowsExec {
     input: Arc<dyn ExecutionPlan>,
@@ -41,6 +49,8 @@ pub struct FirstRowsExec {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     /// Within a key. Of rows that are equal in it any one is the first.
     order: Vec<PhysicalSortExpr>,
+    /// How rows come out; empty: in any order.
+    sorted_by: Vec<KeySort>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -75,7 +85,22 @@ impl FirstRowsExec {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         let (properties, metrics) = (Arc::new(properties), ExecutionPlanMetricsSet::new());
-        Ok(Self { input, mode, keys, order, properties, metrics })
+        Ok(Self { input, mode, keys, order, sorted_by: Vec::new(), properties, metrics })
+    }
+
+    /// The same rows, sorted by their keys.
+    pub fn sorted(self, sorted_by: Vec<KeySort>) -> Result<Self> {
+        if self.mode == FirstRowsMode::Part && !sorted_by.is_empty() {
+            return plan_err!("first rows of a part are not sorted");
+        }
+        let sort = |sort: &KeySort| match self.keys.get(sort.key) {
+            Some(key) => Ok(PhysicalSortExpr { expr: Arc::clone(key), options: sort.options }),
+            None => plan_err!("first rows are sorted by key {}, which they do not have", sort.key),
+        };
+        let ordering: Vec<_> = sorted_by.iter().map(sort).collect::<Result<_>>()?;
+        let ordered = EquivalenceProperties::new_with_orderings(self.schema(), [ordering]);
+        let properties = Arc::new(self.properties.as_ref().clone().with_eq_properties(ordered));
+        Ok(Self { sorted_by, properties, ..self })
     }
 
     #[must_use]
@@ -91,6 +116,11 @@ impl FirstRowsExec {
     #[must_use]
     pub fn keys(&self) -> &[Arc<dyn PhysicalExpr>] {
         &self.keys
+    }
+
+    #[must_use]
+    pub fn sorted_by(&self) -> &[KeySort] {
+        &self.sorted_by
     }
 
     #[must_use]
@@ -152,7 +182,10 @@ impl DisplayAs for FirstRowsExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
         let order: Vec<String> = self.order.iter().map(ToString::to_string).collect();
-        write!(f, "{}: mode={:?}, key=[{}], order=[{}]", self.name(), self.mode, keys.join(", "), order.join(", "))
+        write!(f, "{}: mode={:?}, key=[{}], order=[{}]", self.name(), self.mode, keys.join(", "), order.join(", "))?;
+        let sort = |sort: &KeySort| format!("{} {}", self.keys[sort.key], sort.options);
+        let sorted: Vec<String> = self.sorted_by.iter().map(sort).collect();
+        if sorted.is_empty() { Ok(()) } else { write!(f, ", sorted=[{}]", sorted.join(", ")) }
     }
 }
 
@@ -189,7 +222,8 @@ impl ExecutionPlan for FirstRowsExec {
         let (Some(input), true) = (children.pop(), children.is_empty()) else {
             return internal_err!("first rows of one input");
         };
-        Ok(Arc::new(Self::try_new(self.mode, self.keys.clone(), self.order.clone(), input)?))
+        let first = Self::try_new(self.mode, self.keys.clone(), self.order.clone(), input)?;
+        Ok(Arc::new(first.sorted(self.sorted_by.clone())?))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -198,7 +232,7 @@ impl ExecutionPlan for FirstRowsExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = FirstRows {
-            kept: Kept::try_new(self.schema(), self.keys.clone(), self.order.clone())?,
+            kept: Kept::try_new(self.schema(), self.keys.clone(), self.order.clone(), self.sorted_by.clone())?,
             mode: self.mode,
             batch_rows: context.session_config().batch_size(),
             leaving: Leaving::default(),

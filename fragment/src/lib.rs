@@ -26,7 +26,7 @@ pub use bound::{Bound, bounds_of, neighbour};
 pub use buckets::{BucketAggregateExec, KeyPredicate, key_predicate, row_predicates};
 pub use choose::{SeriesOrder, choose_leaf};
 pub use codec::{decode, encode};
-pub use first_rows::{FirstRowsExec, FirstRowsMode};
+pub use first_rows::{FirstRowsExec, FirstRowsMode, KeySort};
 pub use functions::{is_known_aggregate, is_known_scalar};
 pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;

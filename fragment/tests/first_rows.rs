@@ -18,7 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use futures::executor::block_on;
 use meridian_fragment::{
-    ChunkScanExec, ChunkSource, FirstRowsExec, FirstRowsMode, SeriesOrder, Want, choose_leaf, decode, encode,
+    ChunkScanExec, ChunkSource, FirstRowsExec, FirstRowsMode, KeySort, SeriesOrder, Want, choose_leaf, decode, encode,
     is_pushable, leaf_of, task_context,
 };
 use meridian_proto::{SchemaVersion, SqlType, TableId};
@@ -240,6 +240,38 @@ fn keys_and_orders_are_expressions_too() {
     let number: fn(&Row) -> Option<f64> = |row| Some(row.n as f64);
     let found = run(&(Arc::new(plan) as _), &batches);
     check_first(&rows_of(&found), &rows.concat(), |row| (row.n % 3).to_string(), &[(number, true, false)]);
+}
+
+#[test]
+fn rows_come_out_in_the_order_of_their_keys() {
+    for seed in 100..110 {
+        let mut random = Random(seed);
+        let rows = random_batches(&mut random, 300, 30);
+        let batches: Vec<_> = rows.iter().map(|rows| batch_of(rows)).collect();
+        let latest = sort("n", true, false);
+        let keys = vec![column_of("host"), column_of("time")];
+        let options = |descending, nulls_first| SortOptions { descending, nulls_first };
+        let sorted_by =
+            vec![KeySort { key: 1, options: options(true, false) }, KeySort { key: 0, options: options(false, true) }];
+        let plan = FirstRowsExec::try_new(Whole, keys, vec![latest], leaf()).unwrap().sorted(sorted_by).unwrap();
+        let found = rows_of(&run(&(Arc::new(plan) as _), &batches));
+        let number: fn(&Row) -> Option<f64> = |row| Some(row.n as f64);
+        check_first(&found, &rows.concat(), |row| format!("{:?} {:?}", row.host, row.time), &[(number, true, false)]);
+        let is_sorted = found.is_sorted_by(|a, b| match compare(a, b, &[(TIME, true, false)]) {
+            Ordering::Equal => a.host <= b.host,
+            order => order.is_lt(),
+        });
+        assert!(is_sorted, "{found:?}");
+    }
+}
+
+#[test]
+fn a_part_is_not_sorted_and_nothing_is_by_a_key_that_is_not_there() {
+    let first = |mode| FirstRowsExec::try_new(mode, vec![column_of("host")], vec![], leaf()).unwrap();
+    let by = |key| vec![KeySort { key, options: SortOptions::default() }];
+    assert!(first(Whole).sorted(by(0)).is_ok());
+    assert!(first(Part).sorted(by(0)).is_err());
+    assert!(first(Whole).sorted(by(1)).is_err());
 }
 
 /// Row `n` of the key `n % keys`, later ones before earlier ones.

@@ -5,17 +5,22 @@ use std::mem;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
+use arrow::compute::{SortColumn, concat_batches, interleave_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::Result;
+use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::KeySort;
+
 /// Rows that are first no longer, beyond as many as there are first ones, and batches, before both are packed.
 const STALE_ROWS_MAX: usize = 1024;
 const BATCHES_MAX: usize = 256;
+/// Rows that lie together and are as many leave without being copied.
+const WHOLE_ROWS_MIN: usize = 128;
 /// Rows of a packed batch.
 const PACKED_ROWS: usize = 8192;
 
@@ -49,6 +54,7 @@ pub(super) struct Kept {
     schema: SchemaRef,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     order: Order,
+    sorted_by: Vec<KeySort>,
     groups: Box<dyn GroupValues>,
     /// The key of each row of the batch at hand.
     group_of: Vec<usize>,
@@ -60,13 +66,19 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub fn try_new(schema: SchemaRef, keys: Vec<Arc<dyn PhysicalExpr>>, order: Vec<PhysicalSortExpr>) -> Result<Self> {
+    pub fn try_new(
+        schema: SchemaRef,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+        order: Vec<PhysicalSortExpr>,
+        sorted_by: Vec<KeySort>,
+    ) -> Result<Self> {
         let groups = groups_of(&keys, &schema)?;
         let order = Order::try_new(order, &schema)?;
         Ok(Self {
             schema,
             keys,
             order,
+            sorted_by,
             groups,
             group_of: Vec::new(),
             places: Vec::new(),
@@ -104,12 +116,25 @@ impl Kept {
 
     /// Gives all first rows away and begins anew.
     pub fn take(&mut self) -> Result<Leaving> {
-        let mut places = mem::take(&mut self.places);
-        places.sort_unstable();
+        let places = self.places_in_order()?;
         let held = mem::take(&mut self.held).into_iter().map(|held| held.rows).collect();
         (self.held_bytes, self.stale_rows) = (0, 0);
         self.groups = groups_of(&self.keys, &self.schema)?;
         Ok(Leaving { held, places, next: 0 })
+    }
+
+    /// Of all first rows, sorted by keys or as they lie.
+    fn places_in_order(&mut self) -> Result<Vec<Place>> {
+        let mut places = mem::take(&mut self.places);
+        if self.sorted_by.is_empty() || places.is_empty() {
+            places.sort_unstable();
+            return Ok(places);
+        }
+        let keys = self.groups.emit(EmitTo::All)?;
+        let column = |sort: &KeySort| SortColumn { values: Arc::clone(&keys[sort.key]), options: Some(sort.options) };
+        let columns: Vec<SortColumn> = self.sorted_by.iter().map(column).collect();
+        let groups = lexsort_to_indices(&columns, None)?;
+        Ok(groups.values().iter().map(|group| places[*group as usize]).collect())
     }
 
     /// Finds the keys whose first row is in the batch at hand, which will be the next one that is held.
@@ -220,14 +245,13 @@ impl Order {
 #[derive(Default)]
 pub(super) struct Leaving {
     held: Vec<RecordBatch>,
-    /// Ascending.
     places: Vec<Place>,
     next: usize,
 }
 
 impl Leaving {
     pub fn next(&mut self, rows_max: usize) -> Result<Option<RecordBatch>> {
-        let upto = (self.next + rows_max).min(self.places.len());
+        let upto = self.next + self.rows_at_once(rows_max);
         if self.next == upto {
             *self = Self::default();
             return Ok(None);
@@ -239,7 +263,16 @@ impl Leaving {
     }
 }
 
-/// The rows at `places`, which ascend.
+impl Leaving {
+    /// A whole batch leaves as it is, so that nothing of it is copied.
+    fn rows_at_once(&self, rows_max: usize) -> usize {
+        let left = &self.places[self.next..];
+        let whole = left.chunk_by(|a, b| a.batch == b.batch && a.row + 1 == b.row).next().map_or(0, <[Place]>::len);
+        if (WHOLE_ROWS_MIN..=rows_max).contains(&whole) { whole } else { left.len().min(rows_max) }
+    }
+}
+
+/// The rows at `places`.
 fn gather(held: &[&RecordBatch], places: &[Place]) -> Result<RecordBatch> {
     let follows = |a: &Place, b: &Place| a.batch == b.batch && a.row + 1 == b.row;
     let slice = |run: &[Place]| held[run[0].batch as usize].slice(run[0].row as usize, run.len());

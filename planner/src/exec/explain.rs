@@ -14,7 +14,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use meridian_client::cluster::CatalogView;
-use meridian_fragment::{FirstRowsExec, FirstRowsMode, Want, leaf_of};
+use meridian_fragment::{FirstRowsExec, FirstRowsMode, KeySort, Want, leaf_of};
 use serde_json::{Map, Value, json};
 
 use super::remote_scan::RemoteScanExec;
@@ -200,7 +200,11 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<(String, Value)> {
     } else if let Some(first) = plan.downcast_ref::<FirstRowsExec>() {
         add("Key", listed(first.keys()));
         if !first.order().is_empty() {
-            add("Sort Key", listed(first.order()));
+            add("First by", listed(first.order()));
+        }
+        if !first.sorted_by().is_empty() {
+            let sort = |sort: &KeySort| format!("{} {}", first.keys()[sort.key], sort.options);
+            add("Sort Key", first.sorted_by().iter().map(sort).collect::<Vec<_>>().join(", "));
         }
     } else if let Some(limit) = plan.downcast_ref::<GlobalLimitExec>() {
         add("Rows", limit.fetch().map_or_else(|| "all".to_owned(), |rows| rows.to_string()));

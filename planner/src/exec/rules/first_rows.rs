@@ -12,15 +12,21 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
+use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
-use datafusion::physical_plan::{ExecutionPlan, Partitioning, ReplaceChildrenOptions};
-use meridian_fragment::{FirstRowsExec, FirstRowsMode};
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning, ReplaceChildrenOptions};
+use meridian_fragment::{FirstRowsExec, FirstRowsMode, KeySort};
 
 /// The rule comes before the one that moves operators into fragments.
 pub(crate) fn first_rows(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|plan| {
-        let replaced = plan.downcast_ref::<AggregateExec>().map(replaced).transpose()?.flatten();
+        let replaced = match plan.downcast_ref::<AggregateExec>() {
+            Some(aggregate) => replaced(aggregate)?,
+            None => sorted(&plan)?,
+        };
         Ok(replaced.map_or_else(|| Transformed::no(plan), Transformed::yes))
     })
     .data()
@@ -110,6 +116,60 @@ fn first_of_parts(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<(Arc<dyn Execu
         return Ok(None);
     };
     Ok(Some((Arc::new(RepartitionExec::try_new(parts, partitioning)?), asked)))
+}
+
+/// First rows that are sorted by their keys, all in one partition, come out sorted themselves.
+fn sorted(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let (sort, fetch) = match plan.downcast_ref::<SortPreservingMergeExec>() {
+        Some(merge) => (merge.input().downcast_ref::<SortExec>(), merge.fetch()),
+        None => (plan.downcast_ref::<SortExec>(), None),
+    };
+    let Some(sort) = sort else { return Ok(None) };
+    if plan.output_partitioning().partition_count() > 1 {
+        return Ok(None);
+    }
+    let Some(sorted) = sorted_below(sort.input(), sort.expr())? else { return Ok(None) };
+    let fetch = fetch.or(sort.fetch());
+    Ok(Some(match fetch {
+        Some(_) => Arc::new(GlobalLimitExec::new(sorted, 0, fetch)),
+        None => sorted,
+    }))
+}
+
+fn sorted_below(plan: &Arc<dyn ExecutionPlan>, sorts: &[PhysicalSortExpr]) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let below = |sort: &PhysicalSortExpr| {
+            let column = sort.expr.downcast_ref::<Column>()?;
+            let expr = Arc::clone(&projection.expr().get(column.index())?.expr);
+            Some(PhysicalSortExpr { expr, options: sort.options })
+        };
+        let Some(sorts) = sorts.iter().map(below).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let Some(sorted) = sorted_below(projection.input(), &sorts)? else { return Ok(None) };
+        return Ok(Some(Arc::new(ProjectionExec::try_new(projection.expr().to_vec(), sorted)?)));
+    }
+    let first = plan.downcast_ref::<FirstRowsExec>().filter(|first| first.mode() == FirstRowsMode::Whole);
+    let Some(first) = first else { return Ok(None) };
+    let key = |sort: &PhysicalSortExpr| {
+        let key = first.keys().iter().position(|key| key.eq(&sort.expr))?;
+        Some(KeySort { key, options: sort.options })
+    };
+    let Some(sorted_by) = sorts.iter().map(key).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let (keys, order) = (first.keys().to_vec(), first.order().to_vec());
+    let whole = FirstRowsExec::try_new(FirstRowsMode::Whole, keys, order, in_one_partition(first.input()))?;
+    Ok(Some(Arc::new(whole.sorted(sorted_by)?)))
+}
+
+/// What is spread by keys need not be when all keys come together.
+fn in_one_partition(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    let parts = input.downcast_ref::<RepartitionExec>().map_or(input, |repartition| repartition.input());
+    if parts.output_partitioning().partition_count() > 1 {
+        return Arc::new(CoalescePartitionsExec::new(Arc::clone(parts)));
+    }
+    match parts.downcast_ref::<FirstRowsExec>() {
+        // The only part is all there is.
+        Some(part) => Arc::clone(part.input()),
+        None => Arc::clone(parts),
+    }
 }
 
 /// How rows are spread as groups were.

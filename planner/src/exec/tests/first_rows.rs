@@ -37,6 +37,10 @@ const BY_FIRST_ROWS: &[&str] = &[
     "SELECT DISTINCT ON (v > 40) v > 40, host, time FROM metrics ORDER BY v > 40, v DESC, time, host",
     "SELECT DISTINCT ON (host, time) * FROM metrics ORDER BY host, time",
     "SELECT DISTINCT ON (v > 40, host) v > 40, host, time FROM metrics ORDER BY host, v > 40, time DESC",
+    "SELECT DISTINCT ON (v, host) v, host, time FROM metrics ORDER BY v DESC, host DESC, time LIMIT 20",
+    "SELECT DISTINCT ON (v, host) v, host, time FROM metrics ORDER BY host, v NULLS FIRST, time LIMIT 20",
+    "SELECT DISTINCT ON (v, host) v, host FROM metrics ORDER BY host DESC",
+    "SELECT * FROM (SELECT DISTINCT ON (host) * FROM metrics ORDER BY host, time) AS l ORDER BY v DESC, host LIMIT 3",
     "SELECT count(*), max(v) FROM (SELECT DISTINCT ON (host) * FROM metrics ORDER BY host, time DESC) AS latest",
     "SELECT rack, l.host, v FROM (SELECT DISTINCT ON (host) * FROM metrics ORDER BY host, time DESC) AS l \
      JOIN hosts USING (host) ORDER BY l.host",
@@ -87,6 +91,21 @@ fn shards_send_one_row_per_key() {
 }
 
 #[test]
+fn rows_come_out_sorted_without_a_sort() {
+    let bench = Bench::new();
+    let is_sorted_by_itself = |sql: &str| {
+        let tree = tree(&bench, sql);
+        assert!(tree.contains("FirstRows"), "{tree}");
+        tree.contains("sorted=[") && !tree.contains("SortExec") && !tree.contains("RepartitionExec")
+    };
+    assert!(is_sorted_by_itself("SELECT DISTINCT ON (host) * FROM metrics ORDER BY host DESC, time DESC LIMIT 3"));
+    assert!(is_sorted_by_itself("SELECT DISTINCT ON (host, v) v, host FROM metrics ORDER BY v, host, time"));
+    assert!(is_sorted_by_itself("SELECT DISTINCT ON (host, v) v, host FROM metrics ORDER BY v DESC"));
+    let latest = "SELECT DISTINCT ON (host) * FROM metrics ORDER BY host, time DESC";
+    assert!(!is_sorted_by_itself(&format!("SELECT * FROM ({latest}) AS latest ORDER BY v")), "not a key");
+}
+
+#[test]
 fn what_takes_more_than_a_row_stays_an_aggregate() {
     let bench = Bench::new();
     for sql in [
@@ -108,9 +127,9 @@ fn explain_names_first_rows_on_both_sides() {
     let (_, plan) = bench.plan(BY_FIRST_ROWS[0]).unwrap();
     let lines = explain_text(plan.as_ref(), &bench.catalog.view, false, None).join("\n");
     for part in [
-        "->  First Rows\n",
-        "Key: host@1",
-        "Sort Key: time@0 DESC",
+        "First Rows\n  Key: host@1\n",
+        "First by: time@0 DESC",
+        "  Sort Key: host@1 ASC NULLS LAST",
         "Pushed: first rows, series ends",
         "->  Partial First Rows",
         "Last Point Scan on metrics",
