@@ -26,7 +26,8 @@ use meridian_engine::{
     Shard, Value, Want,
 };
 use meridian_fragment::{
-    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, key_predicate, leaf_of, row_predicates, task_context,
+    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, any_of, key_predicate, leaf_of, row_predicates,
+    task_context,
 };
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
@@ -216,6 +217,7 @@ impl LeafReader<'_> {
     async fn serve(self, opened: flume::Receiver<Open>) {
         let Ok(open) = opened.recv_async().await else { return };
         let bounds: Vec<_> = open.bounds.iter().filter_map(engine_bound).collect();
+        let any_of: Vec<_> = any_of(&self.work.plan).iter().filter_map(|bounds| engine_bounds(bounds)).collect();
         // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
         let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::default() };
         let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
@@ -226,6 +228,7 @@ impl LeafReader<'_> {
                 snapshot: self.work.snapshot,
                 columns: open.projection.clone(),
                 bounds: bounds.clone(),
+                any_of: any_of.clone(),
                 own: self.work.own,
                 resolved: chunk.resolved.clone(),
                 batch_rows: BATCH_ROWS_MAX,
@@ -439,6 +442,11 @@ fn engine_bound(bound: &Bound) -> Option<meridian_engine::Bound> {
     // One end that cannot be said still leaves the other.
     let (min, max) = (min.flatten(), max.flatten());
     (min.is_some() || max.is_some()).then_some(meridian_engine::Bound { column: bound.column, min, max })
+}
+
+/// All of them, or nothing is known.
+fn engine_bounds(bounds: &[Bound]) -> Option<Vec<meridian_engine::Bound>> {
+    bounds.iter().map(engine_bound).collect()
 }
 
 fn engine_value(value: &ScalarValue) -> Option<Value> {

@@ -142,6 +142,7 @@ async fn look(shard: Shard, chunk: ChunkRef, snapshot: Ts) -> Result<SealState, 
         // Any column will do; a table has one at least.
         columns: vec![0],
         bounds: Vec::new(),
+        any_of: vec![],
         own: None,
         resolved: Vec::new(),
         batch_rows: 1,

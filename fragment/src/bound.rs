@@ -12,6 +12,9 @@ use datafusion::scalar::ScalarValue;
 
 use crate::want::is_exact;
 
+/// Longest list that row groups are held against; beyond that its ends do.
+const ALTERNATIVES_MAX: usize = 1000;
+
 /// A row can only matter when its value of `column` lies within these ends, both inclusive. NULL lies outside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
@@ -56,6 +59,41 @@ pub fn bounds_of(predicate: &Arc<dyn PhysicalExpr>, positions: &[usize]) -> Vec<
         Some(Bound { column, min: range.min, max: range.max })
     });
     bounds.collect()
+}
+
+/// Lists of bounds of which each row that matters keeps at least one, where `predicate` says so of a column: `IN (...)`,
+/// or `OR`. `positions` as in [`exact_bound_of`].
+pub(crate) fn any_of(predicate: &Arc<dyn PhysicalExpr>, positions: &[Option<usize>]) -> Vec<Vec<Bound>> {
+    let mut alternatives = Vec::new();
+    if !alternatives_of(predicate, &mut alternatives) || alternatives.len() < 2 {
+        return Vec::new();
+    }
+    let [first, rest @ ..] = alternatives.as_slice() else { return Vec::new() };
+    let list = |column: &usize| {
+        let position = positions.get(*column).copied().flatten()?;
+        let ranges = [first].into_iter().chain(rest).map(|ranges| ranges.get(column));
+        let bound = |range: Option<&Range>| {
+            range.map(|range| Bound { column: position, min: range.min.clone(), max: range.max.clone() })
+        };
+        ranges.map(bound).collect::<Option<Vec<_>>>()
+    };
+    first.keys().filter_map(list).collect()
+}
+
+/// The ranges of each alternative; false when there are too many to be worth a look.
+fn alternatives_of(predicate: &Arc<dyn PhysicalExpr>, found: &mut Vec<Ranges>) -> bool {
+    if let Some(binary) = predicate.downcast_ref::<BinaryExpr>().filter(|binary| *binary.op() == Operator::Or) {
+        return alternatives_of(binary.left(), found) && alternatives_of(binary.right(), found);
+    }
+    match predicate.downcast_ref::<InListExpr>().and_then(values_of) {
+        Some((column, values)) if values.len() + found.len() <= ALTERNATIVES_MAX => {
+            let point = |value: ScalarValue| Range { min: Some(low_end(value.clone())), max: Some(high_end(value)) };
+            found.extend(values.into_iter().map(|value| Ranges::from([(column, point(value))])));
+        }
+        Some(_) => return false,
+        None => found.push(ranges(predicate)),
+    }
+    found.len() <= ALTERNATIVES_MAX
 }
 
 /// Narrows `bounds` by `more`, one entry per column.
@@ -210,17 +248,23 @@ fn comparison(left: &Arc<dyn PhysicalExpr>, operator: Operator, right: &Arc<dyn 
 }
 
 fn in_list(expr: &InListExpr) -> Option<Ranges> {
-    let column = column_of(expr.expr()).filter(|_| !expr.negated())?;
-    let mut values = expr.list().iter().map(|value| value.downcast_ref::<Literal>().map(Literal::value));
-    let first = values.next()??.clone();
+    let (column, values) = values_of(expr)?;
+    let mut values = values.into_iter();
+    let first = values.next()?;
     let (mut min, mut max) = (first.clone(), first);
     for value in values {
-        let value = value?.clone();
         min = lesser(min, value.clone())?;
         max = greater(max, value)?;
     }
-    let known = !min.is_null() && !max.is_null();
-    known.then(|| Ranges::from([(column, Range { min: Some(low_end(min)), max: Some(high_end(max)) })]))
+    Some(Ranges::from([(column, Range { min: Some(low_end(min)), max: Some(high_end(max)) })]))
+}
+
+/// The column and the values of a list of constants, of which NULL is none: nothing equals it.
+fn values_of(expr: &InListExpr) -> Option<(usize, Vec<ScalarValue>)> {
+    let column = column_of(expr.expr()).filter(|_| !expr.negated())?;
+    let value = |item: &Arc<dyn PhysicalExpr>| item.downcast_ref::<Literal>().map(|literal| literal.value().clone());
+    let values = expr.list().iter().map(value).collect::<Option<Vec<_>>>()?;
+    Some((column, values.into_iter().filter(|value| !value.is_null()).collect()))
 }
 
 fn column_of(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
@@ -293,6 +337,32 @@ mod tests {
     }
 
     #[test]
+    fn alternatives_are_told_apart() {
+        let points = |predicate: &Arc<dyn PhysicalExpr>| -> Vec<Vec<(usize, Option<i64>, Option<i64>)>> {
+            let end = |end: &Option<ScalarValue>| match end {
+                Some(ScalarValue::Int64(value)) => *value,
+                _ => None,
+            };
+            let bound = |bound: &Bound| (bound.column, end(&bound.min), end(&bound.max));
+            any_of(predicate, &[Some(3), Some(7)]).iter().map(|list| list.iter().map(bound).collect()).collect()
+        };
+        let equals = |value: i64| compare("a", Operator::Eq, value);
+        let point = |value| (3, Some(value), Some(value));
+        let list = in_list(col("a", &schema()).unwrap(), vec![lit(4i64), lit(9i64)], &false, &schema()).unwrap();
+        assert_eq!(points(&list), [vec![point(4), point(9)]]);
+        let three = join(join(equals(4), Operator::Or, list), Operator::Or, compare("a", Operator::Gt, 20i64));
+        assert_eq!(points(&three), [vec![point(4), point(4), point(9), (3, Some(21), None)]]);
+        let with_other = join(equals(4), Operator::Or, compare("b", Operator::Eq, 1.0f64));
+        assert!(points(&with_other).is_empty(), "the second alternative says nothing of the first column");
+        let both = join(join(equals(4), Operator::And, compare("b", Operator::Gt, 1.0f64)), Operator::Or, equals(6));
+        assert_eq!(points(&both), [vec![point(4), point(6)]]);
+        assert!(points(&equals(4)).is_empty(), "a bound says that already");
+        let many = (0..2000i64).map(lit).collect();
+        let many = in_list(col("a", &schema()).unwrap(), many, &false, &schema()).unwrap();
+        assert!(points(&many).is_empty());
+    }
+
+    #[test]
     fn floats_next_to_an_end_that_is_left_out_are_let_in() {
         let ends = |operator, value: f64| {
             let bounds = bounds_of(&compare("b", operator, value), &[3, 7]);
@@ -346,7 +416,8 @@ mod tests {
         let int = |value: i64| ScalarValue::Int64(Some(value));
         check(&list(vec![int(4), int(1), int(9)], false), &[(3, Some(1), Some(9))]);
         check(&list(vec![int(4), int(1)], true), &[]);
-        check(&list(vec![int(4), ScalarValue::Int64(None)], false), &[]);
+        check(&list(vec![int(4), ScalarValue::Int64(None), int(7)], false), &[(3, Some(4), Some(7))]);
+        check(&list(vec![ScalarValue::Int64(None)], false), &[]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, stream};
 use meridian_proto::time::BUCKET_ORIGIN_US;
 
-use crate::bound::{Bound, exact_bound_of};
+use crate::bound::{self, Bound, exact_bound_of};
 use crate::leaf::{ChunkScanExec, ChunkSource, leaf_of, source_of};
 use crate::metadata::properties_over;
 use crate::trace::{Predicate, Trace, columns_of, trace, with_leaf};
@@ -355,21 +355,32 @@ pub fn key_predicate(fragment: &Arc<dyn ExecutionPlan>) -> Option<Option<KeyPred
 /// reads. Whoever knows that all rows of a kind fail one need not read them.
 #[must_use]
 pub fn row_predicates(fragment: &Arc<dyn ExecutionPlan>) -> Vec<KeyPredicate> {
-    let mut node = fragment;
-    let trace = loop {
-        if let Some(trace) = trace(node) {
-            break trace;
-        }
-        let [child] = node.children()[..] else { return Vec::new() };
-        node = child;
-    };
+    let Some(trace) = trace_of_rows(fragment) else { return Vec::new() };
     let is_open = |(predicate, sources): &&Predicate<'_>| {
         let reads = columns_of(predicate, sources).is_some_and(|columns| !columns.is_empty());
         reads && exact_bound_of(predicate, sources).is_none()
     };
-    let open = trace.predicates.iter().filter(is_open);
-    open.filter_map(|predicate| predicate_on_columns(std::slice::from_ref(predicate), trace.leaf.table_schema()))
-        .collect()
+    let moved = |predicate| predicate_on_columns(std::slice::from_ref(predicate), trace.leaf.table_schema());
+    trace.predicates.iter().filter(is_open).filter_map(moved).collect()
+}
+
+/// Lists of bounds, of each of which a row must keep one to be taken.
+#[must_use]
+pub fn any_of(fragment: &Arc<dyn ExecutionPlan>) -> Vec<Vec<Bound>> {
+    let Some(trace) = trace_of_rows(fragment) else { return Vec::new() };
+    trace.predicates.iter().flat_map(|(predicate, sources)| bound::any_of(predicate, sources)).collect()
+}
+
+/// From the topmost operator by which rows are taken or left, and that computes with nothing but rows.
+fn trace_of_rows(fragment: &Arc<dyn ExecutionPlan>) -> Option<Trace<'_>> {
+    let mut node = fragment;
+    loop {
+        if let Some(trace) = trace(node) {
+            return Some(trace);
+        }
+        let [child] = node.children()[..] else { return None };
+        node = child;
+    }
 }
 
 /// The conjunction over just the columns that it reads.

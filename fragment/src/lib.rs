@@ -23,7 +23,7 @@ mod want;
 
 pub use allowed::{check_allowed, is_pushable};
 pub use bound::{Bound, bounds_of, neighbour};
-pub use buckets::{BucketAggregateExec, KeyPredicate, key_predicate, row_predicates};
+pub use buckets::{BucketAggregateExec, KeyPredicate, any_of, key_predicate, row_predicates};
 pub use choose::{SeriesOrder, choose_leaf};
 pub use codec::{decode, encode};
 pub use first_rows::{FirstRowsExec, FirstRowsMode, KeySort};

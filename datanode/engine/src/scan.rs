@@ -15,6 +15,8 @@ pub struct Scan {
     pub columns: Vec<usize>,
     /// For pruning only: rows outside may be returned.
     pub bounds: Vec<Bound>,
+    /// Of each list one bound must be met, as of `IN (...)`. For pruning only, too.
+    pub any_of: Vec<Vec<Bound>>,
     /// Shows the stages of this transaction's commands below this one.
     pub own: Option<(TransactionId, CommandId)>,
     /// Outcomes that the reader learned from holders, for stages that do not know them yet.

@@ -85,6 +85,20 @@ const QUERIES: &[(&str, &str)] = &[
     ("SELECT count(*) FROM m WHERE n % 2 = 0", "Chunk Scan"),
 ];
 
+/// Conditions by which series and row groups are left out, and the same in a form that leaves out nothing.
+const CONDITIONS: &[(&str, &str)] = &[
+    ("device IN ('d1', 'd5', 'd9') AND value > 9.5", "device || '' IN ('d1', 'd5', 'd9') AND value + 0 > 9.5"),
+    ("device IN ('d2', NULL, 'none', 'd7') AND n < 300", "device || '' IN ('d2', 'none', 'd7') AND n + 0 < 300"),
+    (
+        "(device = 'd1' AND n < 40) OR (device = 'd4' AND value < 0.05)",
+        "(device || '' = 'd1' AND n + 0 < 40) OR (device || '' = 'd4' AND value + 0 < 0.05)",
+    ),
+    ("device LIKE '%3' AND value = 5", "device || '' LIKE '%3' AND value + 0 = 5"),
+    ("device IS NULL AND value > 9.98", "upper(device) IS NULL AND value + 0 > 9.98"),
+    ("n IN (31, 62, 9999) OR value < 0.01", "n + 0 IN (31, 62, 9999) OR value + 0 < 0.01"),
+    ("device NOT IN ('d1', 'd2') AND value >= 9.99", "device || '' NOT IN ('d1', 'd2') AND value + 0 >= 9.99"),
+];
+
 async fn create(sql: &Sql) {
     sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text)").await;
     sql.run("SELECT create_hypertable('m', 'time', chunk_time_interval => INTERVAL '1 day', partitioning_column => 'device', number_partitions => 4)").await;
@@ -112,6 +126,13 @@ async fn copy_rows(sql: &Sql, first: usize, count: usize) {
 }
 
 async fn check_all(sql: &Sql) {
+    for (condition, plain) in CONDITIONS {
+        let rows =
+            async |condition| sql.rows(&format!("SELECT * FROM m WHERE {condition} ORDER BY time, n, value")).await;
+        let expected = rows(plain).await;
+        assert!(!expected.is_empty(), "{plain}");
+        assert_eq!(rows(condition).await, expected, "{condition}");
+    }
     for (query, leaf) in QUERIES {
         sql.run("SET meridian.enable_leaves = off").await;
         let expected = sql.rows(query).await;

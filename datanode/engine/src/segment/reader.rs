@@ -242,6 +242,12 @@ impl<F: DiskFile> SegmentReader<F> {
         (0..footer.row_groups.len()).filter(|at| may_match(&footer.row_groups[*at])).collect()
     }
 
+    /// Whether a row group may hold a row that meets one bound of each list.
+    pub fn may_hold(&self, row_group: usize, schema: &TableSchema, any_of: &[Vec<Bound>]) -> bool {
+        let group = &self.footer.get().row_groups[row_group];
+        any_of.iter().all(|bounds| bounds.iter().any(|bound| self.may_match(group, schema, bound)))
+    }
+
     fn may_match(&self, group: &ArchivedFooterRowGroup, schema: &TableSchema, bound: &Bound) -> bool {
         let Some(column) = schema.columns.get(bound.column) else { return true };
         if bound.min.is_none() && bound.max.is_none() {

@@ -49,6 +49,7 @@ pub struct ScanStream<D: Disk = GlommioDisk> {
     /// Of a decoded row, about.
     row_bytes: usize,
     bounds: Vec<Bound>,
+    any_of: Vec<Vec<Bound>>,
     batch_rows: usize,
     want: Want,
     cache: Rc<LeafCache<D::File>>,
@@ -113,6 +114,7 @@ impl<D: Disk> ScanStream<D> {
             columns,
             projected: std::sync::Arc::new(Schema::new(fields)),
             bounds: scan.bounds,
+            any_of: scan.any_of,
             batch_rows: scan.batch_rows.clamp(1, BATCH_ROWS_MAX),
             facts: if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None },
             want,
@@ -283,6 +285,7 @@ impl<D: Disk> ScanStream<D> {
         let reader = segment.reader(&self.disk, &self.chunk, self.cluster, &self.opened).await?;
         let all = reader.row_groups().len();
         let mut row_groups = reader.prune(&self.schema, &self.bounds);
+        row_groups.retain(|at| reader.may_hold(*at, &self.schema, &self.any_of));
         if segment.run.is_none() {
             row_groups.retain(|at| reader.row_group(*at).commits.is_none_or(|(min, _)| self.view.sees(min)));
         }

@@ -112,6 +112,18 @@ fn only_row_groups_in_the_range_are_kept() {
     assert_eq!(kept(None, Some(-1)), Vec::<usize>::new());
     assert_eq!(kept(None, None).len(), 10, "a bound without sides is met by NULL too");
     assert_eq!(reader.prune(&table, &[]).len(), 10);
+    let held = |lists: &[&[i64]]| -> Vec<usize> {
+        let point = |number: &i64| {
+            let end = Some(Value::Int(*number));
+            Bound { column: 0, min: end.clone(), max: end }
+        };
+        let any_of: Vec<Vec<Bound>> = lists.iter().map(|list| list.iter().map(point).collect()).collect();
+        (0..10).filter(|at| reader.may_hold(*at, &table, &any_of)).collect()
+    };
+    assert_eq!(held(&[&[15, 71]]), [1, 7], "what lies between them is not read");
+    assert_eq!(held(&[&[15, 71], &[19, 33]]), [1]);
+    assert_eq!(held(&[&[15], &[71]]), Vec::<usize>::new());
+    assert_eq!(held(&[]).len(), 10);
 
     let mut later = schema(&[SqlType::Int8, SqlType::Int8]);
     later.columns[1].id = meridian_proto::ids::ColumnId(8);

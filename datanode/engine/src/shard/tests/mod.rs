@@ -117,6 +117,7 @@ fn scan_at(snapshot: u64) -> Scan {
         snapshot: Ts(snapshot),
         columns: vec![2],
         bounds: Vec::new(),
+        any_of: vec![],
         own: None,
         resolved: Vec::new(),
         batch_rows: 8192,
