@@ -18,7 +18,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Projection, lit};
 
-use super::functions::spread::spread;
+use super::functions::spread::{is_spread, spread};
 
 /// The plan with its conditions guarded, and with long constants kept from many rows.
 pub(super) fn guard_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -65,6 +65,10 @@ fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::AggregateFunction(mut function) => {
             function.params.args = function.params.args.into_iter().map(spread).collect();
             Ok(Transformed::yes(Expr::AggregateFunction(function)))
+        }
+        // What is spread holds a constant, which is not to be spread once more.
+        Expr::ScalarFunction(function) if is_spread(&function) => {
+            Ok(Transformed::new(Expr::ScalarFunction(function), false, TreeNodeRecursion::Jump))
         }
         Expr::ScalarFunction(mut function) => {
             function.args = function.args.into_iter().map(spread).collect();
@@ -254,6 +258,16 @@ mod tests {
             Expr::Not(Box::new(safe().or(risky()))),
             "NOT b != Int32(0) OR CASE WHEN b != Int32(0) IS NOT TRUE THEN a / b > Int32(1) ELSE Boolean(true) END",
         );
+    }
+
+    #[test]
+    fn a_long_constant_is_spread_once() {
+        let long = || lit("x".repeat(100_000));
+        let expr = datafusion::functions::string::expr_fn::replace(long(), lit("x"), lit("y"));
+        let schema = DFSchema::empty();
+        let guarded = guard(expr, &schema).unwrap().data;
+        assert_eq!(guarded.to_string().matches("spread(").count(), 1);
+        assert_eq!(guard(guarded.clone(), &schema).unwrap().data, guarded, "nor when it is guarded again");
     }
 
     #[test]

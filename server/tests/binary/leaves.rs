@@ -93,10 +93,10 @@ const CONDITIONS: &[(&str, &str)] = &[
         "(device = 'd1' AND n < 40) OR (device = 'd4' AND value < 0.05)",
         "(device || '' = 'd1' AND n + 0 < 40) OR (device || '' = 'd4' AND value + 0 < 0.05)",
     ),
-    ("device LIKE '%3' AND value = 5", "device || '' LIKE '%3' AND value + 0 = 5"),
-    ("device IS NULL AND value > 9.98", "upper(device) IS NULL AND value + 0 > 9.98"),
+    ("device LIKE '%3' AND n <= 500", "device || '' LIKE '%3' AND n + 0 <= 500"),
+    ("device IS NULL AND value > 9", "upper(device) IS NULL AND value + 0 > 9"),
     ("n IN (31, 62, 9999) OR value < 0.01", "n + 0 IN (31, 62, 9999) OR value + 0 < 0.01"),
-    ("device NOT IN ('d1', 'd2') AND value >= 9.99", "device || '' NOT IN ('d1', 'd2') AND value + 0 >= 9.99"),
+    ("device NOT IN ('d1', 'd2') AND value >= 9.9", "device || '' NOT IN ('d1', 'd2') AND value + 0 >= 9.9"),
 ];
 
 async fn create(sql: &Sql) {

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
@@ -25,6 +26,11 @@ pub(crate) fn spread(column: Expr) -> Expr {
         }
         column => column,
     }
+}
+
+/// Whether the call is one that [`spread`] made.
+pub(crate) fn is_spread(function: &ScalarFunction) -> bool {
+    function.func.inner().downcast_ref::<Spread>().is_some()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
