@@ -635,6 +635,7 @@ impl World {
             snapshot: Ts(snapshot),
             columns: vec![0, 1, 2, 3],
             bounds: Vec::new(),
+            any_of: Vec::new(),
             own: None,
             resolved: Vec::new(),
             batch_rows: 100,
