@@ -245,6 +245,7 @@ async fn scan(shard: &Shard, chunk: &TestChunk, question: &Question) -> Result<P
         snapshot: SNAPSHOT,
         columns,
         bounds,
+        any_of: Vec::new(),
         own: None,
         resolved: Vec::new(),
         batch_rows: BATCH_ROWS,
