@@ -338,7 +338,8 @@ mod tests {
 
     #[test]
     fn alternatives_are_told_apart() {
-        let points = |predicate: &Arc<dyn PhysicalExpr>| -> Vec<Vec<(usize, Option<i64>, Option<i64>)>> {
+        type Ends = (usize, Option<i64>, Option<i64>);
+        let points = |predicate: &Arc<dyn PhysicalExpr>| -> Vec<Vec<Ends>> {
             let end = |end: &Option<ScalarValue>| match end {
                 Some(ScalarValue::Int64(value)) => *value,
                 _ => None,
