@@ -196,10 +196,16 @@ fn main() -> ExitCode {
     match runtime_for(&command).map_err(Error::from).and_then(|runtime| runtime.block_on(run(command))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {error}");
+            eprintln!("bench: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A client library says "db error", and what the server said only when it is asked for the cause.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// One connection needs one thread: handing each piece of an answer from a thread to another costs more than to read it.
