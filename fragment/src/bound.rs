@@ -68,16 +68,16 @@ pub(crate) fn any_of(predicate: &Arc<dyn PhysicalExpr>, positions: &[Option<usiz
     if !alternatives_of(predicate, &mut alternatives) || alternatives.len() < 2 {
         return Vec::new();
     }
-    let [first, rest @ ..] = alternatives.as_slice() else { return Vec::new() };
     let list = |column: &usize| {
         let position = positions.get(*column).copied().flatten()?;
-        let ranges = [first].into_iter().chain(rest).map(|ranges| ranges.get(column));
-        let bound = |range: Option<&Range>| {
-            range.map(|range| Bound { column: position, min: range.min.clone(), max: range.max.clone() })
+        let bound = |ranges: &Ranges| {
+            let range = ranges.get(column)?;
+            Some(Bound { column: position, min: range.min.clone(), max: range.max.clone() })
         };
-        ranges.map(bound).collect::<Option<Vec<_>>>()
+        alternatives.iter().map(bound).collect::<Option<Vec<_>>>()
     };
-    first.keys().filter_map(list).collect()
+    // A column that the first one leaves open is left open by all together.
+    alternatives[0].keys().filter_map(list).collect()
 }
 
 /// The ranges of each alternative; false when there are too many to be worth a look.
