@@ -34,10 +34,11 @@ impl Cut {
         if text.len() > BYTES_MAX {
             return None;
         }
-        let mut scanner = Scanner { text, at: 0, shape: String::new(), constants: Vec::new(), is_query: false };
+        let (shape, constants) = (String::new(), Vec::new());
+        let mut scanner = Scanner { text, at: 0, end: text.len(), shape, constants, is_query: false };
         scanner.run()?;
-        let Scanner { shape, constants, is_query, .. } = scanner;
-        is_query.then(|| Self { text: text.into(), shape: shape.into(), constants })
+        let Scanner { end, shape, constants, is_query, .. } = scanner;
+        is_query.then(|| Self { text: text[..end].into(), shape: shape.into(), constants })
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -75,6 +76,8 @@ impl Cut {
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
+    /// Of the query: a semicolon behind it is no part of it.
+    end: usize,
     shape: String,
     constants: Vec<Constant>,
     /// Whether the first word was read, and begins a query.
@@ -88,6 +91,7 @@ impl Scanner<'_> {
             let is_apart = self.skip_blanks()?;
             let Some(first) = self.byte(0) else { return Some(()) };
             if first == b';' {
+                self.end = self.at;
                 return self.end();
             }
             if is_apart && !self.shape.is_empty() {
@@ -322,6 +326,13 @@ mod tests {
         ] {
             assert_eq!(shape(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_semicolon_is_no_part_of_the_query() {
+        let text = |text: &str| Cut::of(text).unwrap().text().to_owned();
+        assert_eq!(text("SELECT ';' LIMIT 2 ; -- the end;\n;"), "SELECT ';' LIMIT 2 ");
+        assert_eq!(text("SELECT 1"), "SELECT 1");
     }
 
     #[test]

@@ -120,6 +120,17 @@ async fn compare_all(kept: &Sql, planned: &Sql) {
 }
 
 #[tokio::test]
+async fn a_query_with_a_semicolon_is_read_again_when_another_plan_is_kept() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    fill(&sql).await;
+    for count in [1, 1, 1, 2, 3, 2] {
+        let query = format!("SELECT n FROM m WHERE device = 'd1' ORDER BY time LIMIT {count};");
+        assert_eq!(sql.rows(&query).await.len(), count, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn kept_plans_answer_as_new_ones_do() {
     let cluster = Cluster::start(1, 2);
     let (kept, planned) = (cluster.connect().await, cluster.connect().await);
