@@ -41,9 +41,9 @@ pub use disk::{Disk, DiskError, DiskFile, GlommioDisk, SimulatedDisk};
 pub use error::EngineError;
 pub use leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, SeriesTest, Want};
 pub use replica::{Answer, Decide, Decision, Question, Resolve, WriteMode};
-pub use scan::{Bound, Buckets, Ends, Grid, Measure, Scan, ScanStatistics, Series, SortKey, Top, Value};
+pub use scan::{Bound, Buckets, Ends, Grid, Measure, Scan, ScanStatistics, Series, SortColumn, SortKey, Top, Value};
 pub use shard::{
     ChunkSizes, ChunkSpec, CompactionLimits, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy,
-    RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, Write, Written,
+    RecoveryReport, ScanStream, Shard, ShardOptions, ShardStatus, SortedScan, SortedStream, Write, Written,
 };
 pub use statistics::{Answered, Fact, Facts};

@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::SortOptions;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{SortOptions, take};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, Rows, SortField};
 use meridian_proto::ColumnId;
@@ -47,6 +47,7 @@ impl From<&SortKey> for RowOrder {
 /// Makes the keys of rows.
 pub struct Keys {
     positions: Vec<usize>,
+    fields: Vec<SortField>,
     /// `None` without columns: all keys are equal, rows stay in order of arrival.
     converter: Option<RowConverter>,
 }
@@ -66,8 +67,35 @@ impl Keys {
             positions.push(position);
             fields.push(SortField::new_with_options(schema.columns[position].sql_type.arrow(), options));
         }
-        let converter = (!fields.is_empty()).then(|| RowConverter::new(fields)).transpose()?;
-        Ok(Self { positions, converter })
+        Self::over(positions, fields)
+    }
+
+    /// For batches that have what is sorted by at these positions.
+    pub fn over(positions: Vec<usize>, fields: Vec<SortField>) -> Result<Self, ArrowError> {
+        let converter = (!fields.is_empty()).then(|| RowConverter::new(fields.clone())).transpose()?;
+        Ok(Self { positions, fields, converter })
+    }
+
+    /// Where batches have what is sorted by.
+    #[must_use]
+    pub fn positions(&self) -> &[usize] {
+        &self.positions
+    }
+
+    /// Keys of some rows, which are few.
+    pub fn of_rows(&self, batch: &RecordBatch, rows: &UInt32Array) -> Result<KeyRows, ArrowError> {
+        let column = |position: &usize| take(batch.column(*position), rows, None);
+        self.beginnings(&self.positions.iter().map(column).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// What keys begin with whose first columns these are.
+    pub fn beginnings(&self, columns: &[ArrayRef]) -> Result<KeyRows, ArrowError> {
+        match &self.converter {
+            Some(converter) if columns.len() == self.fields.len() => converter.convert_columns(columns),
+            _ if columns.is_empty() => return Ok(KeyRows(None)),
+            _ => RowConverter::new(self.fields[..columns.len()].to_vec())?.convert_columns(columns),
+        }
+        .map(|rows| KeyRows(Some(rows)))
     }
 
     pub async fn of(&self, batch: &RecordBatch) -> Result<KeyRows, ArrowError> {
@@ -93,6 +121,15 @@ impl KeyRows {
             (Some(rows), Some(others)) => rows.row(row).cmp(&others.row(other_row)),
             _ => Ordering::Equal,
         }
+    }
+
+    /// The key as bytes, which compare as keys do; empty without columns.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> &[u8] {
+        self.0.as_ref().map_or(&[], |rows| rows.row(row).data())
     }
 
     #[must_use]

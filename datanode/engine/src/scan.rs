@@ -91,6 +91,14 @@ pub struct Top {
     pub newest: bool,
 }
 
+/// One column of an order, by position in the table's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
 /// A range that a column's value must lie in, both ends included. NULL lies in no range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {

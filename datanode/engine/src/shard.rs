@@ -18,6 +18,7 @@ mod options;
 mod pick;
 mod recovery;
 mod rewrite;
+mod sorted;
 mod space;
 mod stream;
 
@@ -51,6 +52,7 @@ pub use self::arbitrary::{log_arbitrary, manifest_arbitrary};
 pub use self::compress::{ChunkSizes, CompressOutcome, CompressionOrder, DecompressOutcome, OrderBy};
 pub use self::options::{ChunkSpec, RecoveryReport, ShardOptions, ShardStatus, Write, Written};
 pub use self::pick::CompactionLimits;
+pub use self::sorted::{SortedScan, SortedStream};
 pub use self::stream::ScanStream;
 
 /// Longest rows of one write: what fits a log record beside its head, and the wire's limit.
@@ -307,6 +309,18 @@ impl<D: Disk> Shard<D> {
 
     /// As [`Self::scan`], for some of the rows, or for answers instead of them.
     pub fn scan_for(&self, scan: Scan, want: Want) -> Result<ScanStream<D>, Refusal> {
+        let chunk = self.readable(&scan)?;
+        ScanStream::new(self.inner(), chunk, scan, want)
+    }
+
+    /// The rows of several chunks that are seen, in an order. [`Self::begin_read`] of all of them goes before.
+    pub fn scan_sorted(&self, scan: SortedScan) -> Result<SortedStream<D>, Refusal> {
+        let part = |of: &Scan| sorted::Part::new(self.inner(), self.readable(of)?, of);
+        let parts = scan.scans.iter().map(part).collect::<Result<_, _>>()?;
+        SortedStream::new(self.inner(), scan, parts)
+    }
+
+    fn readable(&self, scan: &Scan) -> Result<Rc<Chunk<D>>, Refusal> {
         let inner = self.inner();
         inner.check_alive()?;
         let chunk = inner.chunk(scan.chunk)?;
@@ -315,7 +329,7 @@ impl<D: Disk> Shard<D> {
             state.replica.check(scan.epoch)?;
             state.check_history(scan.snapshot, inner.horizon.get())?;
         }
-        ScanStream::new(inner, chunk, scan, want)
+        Ok(chunk)
     }
 
     /// Removes the chunk with its files. Not an error when it is not here.

@@ -16,6 +16,7 @@ mod newest;
 mod ranges;
 mod row_group;
 mod runs;
+mod strips;
 mod within;
 
 pub use buckets::{BucketSearch, SeriesPredicate, SeriesTest};
@@ -23,6 +24,8 @@ pub use cache::{LEAF_CACHE_BYTES_MAX, LeafCache};
 pub use groups::GroupStates;
 pub(crate) use newest::Newest;
 pub use row_group::{Found, RowGroupScan};
+pub(crate) use strips::{Lie, Load, SortedBy, Strips, times_sorted};
+pub(crate) use within::within;
 
 /// Which of a chunk's rows a reader wants.
 #[derive(Clone)]

@@ -107,15 +107,29 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     /// The seen rows that may lie within the bounds, of series that no predicate leaves out: first by series, then by time, both without reading a row where
     /// directories tell, then by the other columns of bounds. Only rows that are left are read of the columns wanted.
     pub async fn rows(&self, columns: &[Column], predicates: &[SeriesPredicate]) -> Result<Found, EngineError> {
+        self.rows_among(RowRanges::all(self.row_count()), columns, predicates, None).await
+    }
+
+    /// As [`Self::rows`], of these rows only. `known`: the series directory, when the caller has it.
+    pub(super) async fn rows_among(
+        &self,
+        mut rows: RowRanges,
+        columns: &[Column],
+        predicates: &[SeriesPredicate],
+        known: Option<&Rc<Runs>>,
+    ) -> Result<Found, EngineError> {
         let mut loaded = Loaded::default();
         let open = self.open_bounds();
         let (by_series, by_row) = self.split_bounds(&open);
         let judges = self.judges(predicates);
-        let mut rows = RowRanges::all(self.row_count());
         let mut is_exact = true;
         let tells_series = !by_series.is_empty() || !judges.is_empty();
-        let runs = if tells_series { Some(self.runs(&mut loaded).await?) } else { None };
-        if let Some(runs) = &runs {
+        let runs = match known {
+            Some(known) => Some(Rc::clone(known)),
+            None if tells_series => Some(self.runs(&mut loaded).await?),
+            None => None,
+        };
+        if let Some(runs) = runs.as_ref().filter(|_| tells_series) {
             for (predicate, positions) in judges {
                 let keys: Vec<ArrayRef> = positions.iter().map(|at| ArrayRef::clone(runs.keys(*at))).collect();
                 if let Some(judged) = (predicate.test)(&keys).filter(|judged| judged.len() == runs.len()) {
@@ -136,7 +150,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     }
 
     /// The predicates that the series directory can be asked, with the positions of their columns in it.
-    fn judges<'b>(&self, predicates: &'b [SeriesPredicate]) -> Vec<(&'b SeriesPredicate, Vec<usize>)> {
+    pub(super) fn judges<'b>(&self, predicates: &'b [SeriesPredicate]) -> Vec<(&'b SeriesPredicate, Vec<usize>)> {
         let Some(segment_by) = self.segment_by().filter(|_| !predicates.is_empty()) else { return Vec::new() };
         let place = |position: &usize| {
             let id = self.schema.columns.get(*position)?.id;
@@ -408,7 +422,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
 
     /// Bounds on series with their column's position in the directory, and those on rows.
     #[expect(clippy::type_complexity, reason = "two lists that live for two lines")]
-    fn split_bounds<'b>(
+    pub(super) fn split_bounds<'b>(
         &'b self,
         open: &[&'b Bound],
     ) -> (Vec<(usize, &'b Column, &'b Bound)>, Vec<(&'b Column, &'b Bound)>) {

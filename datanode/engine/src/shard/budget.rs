@@ -37,6 +37,11 @@ impl ScanBudget {
         self.taken.get()
     }
 
+    /// Bytes that nobody has.
+    pub fn bytes_left(&self) -> usize {
+        self.bytes_max.saturating_sub(self.taken.get())
+    }
+
     /// Waits for so many bytes. More than there are at all are given to one that is alone.
     pub async fn take(self: &Rc<Self>, bytes: usize) -> Result<Permit, Refusal> {
         let fits = || self.taken.get() == 0 || self.taken.get() + bytes <= self.bytes_max;

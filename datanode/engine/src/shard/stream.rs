@@ -364,11 +364,11 @@ impl<D: Disk> ScanStream<D> {
 }
 
 /// Bytes of a decoded row, about: 32 for those of varying length, which a permit is corrected by.
-fn row_bytes(columns: &[Column]) -> usize {
+pub(super) fn row_bytes(columns: &[Column]) -> usize {
     let of = |column: &Column| column.sql_type.arrow().primitive_width().unwrap_or(32);
     columns.iter().map(of).sum::<usize>().max(1)
 }
 
-fn rows(error: ArrowError) -> EngineError {
+pub(super) fn rows(error: ArrowError) -> EngineError {
     EngineError::Rows(error.to_string())
 }

@@ -13,23 +13,23 @@ use meridian_proto::time::bucket_start;
 
 use super::*;
 use crate::leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, Want};
-use crate::scan::{Bound, Buckets, Ends, Grid, Measure, Series, Top, Value};
+use crate::scan::{Bound, Buckets, Ends, Grid, Measure, Series, SortColumn, Top, Value};
 use crate::statistics::{Answered, Fact};
 use crate::testing::run;
 
 /// time, host, rack, value, id: unique.
-type Row = (i64, Option<String>, Option<i64>, Option<i64>, i64);
+pub(super) type Row = (i64, Option<String>, Option<i64>, Option<i64>, i64);
 
-const TIME: usize = 0;
-const HOST: usize = 1;
-const RACK: usize = 2;
-const VALUE: usize = 3;
+pub(super) const TIME: usize = 0;
+pub(super) const HOST: usize = 1;
+pub(super) const RACK: usize = 2;
+pub(super) const VALUE: usize = 3;
 const ID: usize = 4;
 const LOAD: usize = 5;
 
 fn series_schema() -> TableSchema {
     let columns = vec![
-        column(1, "time", SqlType::Timestamptz),
+        Column { not_null: true, ..column(1, "time", SqlType::Timestamptz) },
         column(2, "host", SqlType::Text),
         column(3, "rack", SqlType::Int8),
         column(4, "value", SqlType::Int8),
@@ -39,7 +39,7 @@ fn series_schema() -> TableSchema {
     TableSchema { version: SchemaVersion(1), columns }
 }
 
-fn series_spec() -> ChunkSpec {
+pub(super) fn series_spec() -> ChunkSpec {
     let sort = SortKey { segment_by: vec![ColumnId(2), ColumnId(3)], time: Some(ColumnId(1)) };
     ChunkSpec { schema: series_schema(), sort, ..spec(CHUNK, EPOCH, 10) }
 }
@@ -55,7 +55,7 @@ fn load_of(row: &Row) -> Option<f64> {
     })
 }
 
-fn encode(rows: &[Row]) -> Bytes {
+pub(super) fn encode(rows: &[Row]) -> Bytes {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC")),
         Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<StringArray>()),
@@ -67,7 +67,7 @@ fn encode(rows: &[Row]) -> Bytes {
     encode_rows(&RecordBatch::try_new(series_schema().arrow(), columns).unwrap()).unwrap()
 }
 
-fn decode(batch: &RecordBatch) -> Vec<Row> {
+pub(super) fn decode(batch: &RecordBatch) -> Vec<Row> {
     use arrow::array::Array;
     use arrow::datatypes::TimestampMicrosecondType;
     let int = |column: usize, row: usize| {
@@ -102,18 +102,20 @@ enum Step {
     Write(Vec<Row>),
     Stage(Vec<Row>, Option<bool>),
     Flush,
+    Compress(CompressionOrder),
 }
 
 /// One look at the chunk.
 #[derive(Clone, Debug)]
-struct Look {
-    snapshot: u64,
-    bounds: Vec<Bound>,
+pub(super) struct Look {
+    pub(super) snapshot: u64,
+    pub(super) bounds: Vec<Bound>,
     series: Series,
     grid: Option<Grid>,
     top: Option<Top>,
     /// Only rows of this rack, told by a predicate.
-    rack: Option<i64>,
+    pub(super) rack: Option<i64>,
+    pub(super) order: Vec<SortColumn>,
 }
 
 fn some_of<T>(random: &mut ChaCha8Rng, part: f64, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
@@ -131,9 +133,10 @@ fn random_rows(random: &mut ChaCha8Rng, scale: Scale) -> Vec<Row> {
 }
 
 fn random_step(random: &mut ChaCha8Rng, scale: Scale) -> Step {
-    match random.random_range(0..7) {
+    match random.random_range(0..8) {
         0..4 => Step::Write(random_rows(random, scale)),
         4 => Step::Stage(random_rows(random, scale), some_of(random, 0.7, |random| random.random_bool(0.5))),
+        7 => Step::Compress(sorted::random_compression(random)),
         _ => Step::Flush,
     }
 }
@@ -174,10 +177,11 @@ fn random_look(random: &mut ChaCha8Rng, scale: Scale) -> Look {
         grid: some_of(random, 0.8, |random| random_grid(random, scale)),
         top: some_of(random, 0.3, |random| Top { count: random.random_range(1..4), newest: random.random_bool(0.7) }),
         rack: some_of(random, 0.3, |random| random.random_range(0..2)),
+        order: sorted::random_order(random),
     }
 }
 
-fn is_within(row: &Row, bounds: &[Bound]) -> bool {
+pub(super) fn is_within(row: &Row, bounds: &[Bound]) -> bool {
     let value = |column: usize| match column {
         TIME => Some(Value::Int(row.0)),
         HOST => row.1.clone().map(|host| Value::Bytes(host.into_bytes())),
@@ -236,7 +240,7 @@ async fn read(
 }
 
 /// As a set: no row may be there twice.
-fn once(rows: Vec<Row>) -> BTreeSet<Row> {
+pub(super) fn once(rows: Vec<Row>) -> BTreeSet<Row> {
     let count = rows.len();
     let set: BTreeSet<Row> = rows.into_iter().collect();
     assert_eq!(set.len(), count, "a row was returned twice");
@@ -244,7 +248,7 @@ fn once(rows: Vec<Row>) -> BTreeSet<Row> {
 }
 
 /// Holds where a bigint column has that value.
-fn of_column(column: usize, wanted: i64) -> SeriesPredicate {
+pub(super) fn of_column(column: usize, wanted: i64) -> SeriesPredicate {
     let test = move |columns: &[ArrayRef]| {
         let values = columns[0].as_primitive::<Int64Type>();
         Some(values.iter().map(|known| known == Some(wanted)).collect::<Vec<_>>().into())
@@ -285,6 +289,7 @@ async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
     let (rows, facts) = read(shard, look, &look.bounds, Want::Facts(questions)).await;
     check_facts(&filtered(rows), facts.unwrap().answers(), &expected, look);
     check_buckets(seed, shard, look, &filtered, &expected).await;
+    sorted::check(seed, shard, look, &expected).await;
 }
 
 /// A double by SQL's order: NaN equals NaN and is the greatest.
@@ -508,6 +513,7 @@ async fn check_life(seed: u64, steps: Vec<Step>, looks: Vec<Look>) {
                 }
             }
             Step::Flush => shard.flush().await.unwrap(),
+            Step::Compress(order) => drop(shard.compress(CHUNK, EPOCH, order).await.unwrap()),
         }
         check_look(seed, &shard, looks.next().unwrap()).await;
     }

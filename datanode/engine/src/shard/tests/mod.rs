@@ -9,6 +9,7 @@ mod leaves;
 mod memory;
 mod reads;
 mod recovery;
+mod sorted;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
