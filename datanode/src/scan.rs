@@ -1,13 +1,16 @@
 //! A scan on its shard: the fragment runs as one task of the scan queue, its leaf reads the request's chunks one after
-//! another as its plan wants them, and result batches leave through a small bounded channel. Whoever drops the other end ends it all.
+//! another as its plan wants them, or all together where it wants them sorted, and result batches leave through a small bounded channel. Whoever drops the other end ends it all.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
@@ -23,7 +26,7 @@ use meridian_engine::pace::breathe;
 use meridian_engine::scan::BATCH_ROWS_MAX;
 use meridian_engine::{
     Answered, BucketSearch, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesPredicate, SeriesSearch,
-    Shard, Value, Want,
+    Shard, SortColumn, SortedScan, Value, Want,
 };
 use meridian_fragment::{
     Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, any_of, key_predicate, leaf_of, row_predicates,
@@ -218,21 +221,14 @@ impl LeafReader<'_> {
         let Ok(open) = opened.recv_async().await else { return };
         let bounds: Vec<_> = open.bounds.iter().filter_map(engine_bound).collect();
         let any_of: Vec<_> = any_of(&self.work.plan).iter().filter_map(|bounds| engine_bounds(bounds)).collect();
+        if let meridian_fragment::Want::Sorted(order) = &open.want {
+            return self.serve_sorted(order, bounds, any_of, &open).await;
+        }
         // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
         let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::default() };
         let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
         for chunk in self.chunks_for(&want) {
-            let scan = Scan {
-                chunk: chunk.chunk,
-                epoch: chunk.epoch,
-                snapshot: self.work.snapshot,
-                columns: open.projection.clone(),
-                bounds: bounds.clone(),
-                any_of: any_of.clone(),
-                own: self.work.own,
-                resolved: chunk.resolved.clone(),
-                batch_rows: BATCH_ROWS_MAX,
-            };
+            let scan = self.scan_of(chunk, &bounds, &any_of, &open);
             let read = match self.shard.scan_for(scan, want.clone()) {
                 Ok(stream) => self.read_chunk(stream, &open).await,
                 Err(refusal) => self.hand_over(&open, Err(refusal)).await.map(|()| None),
@@ -257,6 +253,55 @@ impl LeafReader<'_> {
             // Nobody waits for more rows when this cannot be sent.
             Err(error) => drop(open.rows.send_async(Err(error)).await),
         }
+    }
+
+    fn scan_of(
+        &self,
+        chunk: &ChunkRead,
+        bounds: &[meridian_engine::Bound],
+        any_of: &[Vec<meridian_engine::Bound>],
+        open: &Open,
+    ) -> Scan {
+        Scan {
+            chunk: chunk.chunk,
+            epoch: chunk.epoch,
+            snapshot: self.work.snapshot,
+            columns: open.projection.clone(),
+            bounds: bounds.to_vec(),
+            any_of: any_of.to_vec(),
+            own: self.work.own,
+            resolved: chunk.resolved.clone(),
+            batch_rows: BATCH_ROWS_MAX,
+        }
+    }
+
+    /// All chunks at once, since each of them may have what comes next.
+    async fn serve_sorted(
+        &self,
+        order: &[meridian_fragment::SortColumn],
+        bounds: Vec<meridian_engine::Bound>,
+        any_of: Vec<Vec<meridian_engine::Bound>>,
+        open: &Open,
+    ) {
+        let scans = self.work.chunks.iter().map(|chunk| self.scan_of(chunk, &bounds, &any_of, open)).collect();
+        let predicates = row_predicates(&self.work.plan).into_iter().map(series_predicate).collect();
+        let order = order.iter().map(engine_sort).collect();
+        let scan = SortedScan { scans, order, predicates: Rc::new(predicates) };
+        let mut stream = match self.shard.scan_sorted(scan) {
+            Ok(stream) => stream,
+            // Nobody waits for more rows when this cannot be sent.
+            Err(refusal) => return drop(self.hand_over(open, Err(refusal)).await),
+        };
+        while let Some(batch) = stream.next().await {
+            *self.statistics.borrow_mut() = stream.statistics();
+            if self.hand_over(open, batch).await.is_err() {
+                return;
+            }
+            breathe().await;
+            // These rows may be all that the plan wanted.
+            give_turn().await;
+        }
+        *self.statistics.borrow_mut() = stream.statistics();
     }
 
     /// The chunks in the order in which they are read best: last points from the newest one on. Numbers of chunks grow
@@ -287,7 +332,7 @@ impl LeafReader<'_> {
 
     fn engine_want(&self, open: &Open) -> Want {
         match &open.want {
-            meridian_fragment::Want::Rows => {
+            meridian_fragment::Want::Rows | meridian_fragment::Want::Sorted(_) => {
                 let predicates = row_predicates(&self.work.plan);
                 Want::Rows(Rc::new(predicates.into_iter().map(series_predicate).collect()))
             }
@@ -337,6 +382,20 @@ impl LeafReader<'_> {
         open.rows.send_async(batch).await.map_err(|_| Enough)?;
         if failed { Err(Enough) } else { Ok(()) }
     }
+}
+
+/// Lets the other half of the task run, which looks at what was handed over.
+async fn give_turn() {
+    let mut was_given = false;
+    poll_fn(|context| {
+        if was_given {
+            return Poll::Ready(());
+        }
+        was_given = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The same columns under the fields that the plan knows, which carry the SQL types.
@@ -389,6 +448,11 @@ fn engine_measure(measure: meridian_fragment::Measure) -> meridian_engine::Measu
 fn series_predicate(predicate: KeyPredicate) -> SeriesPredicate {
     let columns = predicate.columns.clone();
     SeriesPredicate { columns, test: Box::new(move |columns| predicate.test(columns).ok()) }
+}
+
+fn engine_sort(by: &meridian_fragment::SortColumn) -> SortColumn {
+    let SortOptions { descending, nulls_first } = by.options;
+    SortColumn { column: by.column, descending, nulls_first }
 }
 
 fn engine_fact(fact: &meridian_fragment::Fact) -> Fact {

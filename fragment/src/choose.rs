@@ -1,6 +1,6 @@
 //! Which leaf serves an aggregate or first rows: one that answers from metadata, one that reads the ends of series, one
-//! that skips from series to series, one that adds up groups of series and buckets of time, or the plain one. Chosen by
-//! the plan alone, so that EXPLAIN shows it; where the data does not fit (fresh rows, segments sorted otherwise), the leaf
+//! that skips from series to series, one that adds up groups of series and buckets of time, one that reads rows sorted by
+//! the groups, or the plain one. Chosen by the plan alone, so that EXPLAIN shows it; where the data does not fit (fresh rows, segments sorted otherwise), the leaf
 //! reads on as the plain one does.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::bound::{Bound, exact_bound_of};
 use crate::buckets::over_buckets;
 use crate::first_rows::FirstRowsExec;
 use crate::metadata::{MetadataAggregateExec, fact_of};
+use crate::sorted::over_sorted;
 use crate::trace::{Trace, columns_of, source_of, trace, with_leaf};
 use crate::want::{Series, Want};
 
@@ -23,7 +24,21 @@ use crate::want::{Series, Want};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeriesOrder {
     pub segment_by: Vec<usize>,
+    /// The same of rows that are not compressed yet.
+    pub flushed_by: Vec<usize>,
     pub time: Option<usize>,
+}
+
+impl SeriesOrder {
+    /// Whether all segments are sorted by the column before they are by time.
+    pub(crate) fn tells_series(&self, column: usize) -> bool {
+        self.segment_by.contains(&column) && self.flushed_by.contains(&column)
+    }
+
+    /// Columns that some segments are sorted by before they are by time.
+    pub(crate) fn all_series(&self) -> Vec<usize> {
+        [self.segment_by.as_slice(), self.flushed_by.as_slice()].concat()
+    }
 }
 
 /// The operator over a better leaf, when there is one. `plan` is at the top of a fragment.
@@ -39,7 +54,7 @@ pub fn choose_leaf(plan: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> Result
     let Some(trace) = trace_of_rows(node.input()) else { return Ok(None) };
     let group = node.group_expr();
     if group.has_grouping_set() || node.filter_expr().iter().any(Option::is_some) {
-        return Ok(None);
+        return over_sorted(node, order);
     }
     if *node.mode() == AggregateMode::Partial
         && group.is_empty()
@@ -52,10 +67,12 @@ pub fn choose_leaf(plan: &Arc<dyn ExecutionPlan>, order: &SeriesOrder) -> Result
     if let Some(series) = series_of(node, &trace, order) {
         return over_series(plan, &trace, series).map(Some);
     }
-    match order.time {
-        Some(time) => over_buckets(plan, time, |column| order.segment_by.contains(&column)),
-        None => Ok(None),
+    if let Some(time) = order.time
+        && let Some(buckets) = over_buckets(plan, time, |column| order.segment_by.contains(&column))?
+    {
+        return Ok(Some(buckets));
     }
+    over_sorted(node, order)
 }
 
 /// Down to a leaf that nobody has chosen yet.

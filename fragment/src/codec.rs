@@ -36,7 +36,7 @@ use crate::functions;
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
 use crate::schemas::{decode_schema, encode_schema};
-use crate::want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
+use crate::want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 
 /// Plans shorter than this cannot nest deeper than a decoder follows: 100 levels of at least two length-prefixed
 /// messages of 2 bytes each, a column and an operator's name.
@@ -170,6 +170,19 @@ struct Leaf {
     facts: Vec<LeafFact>,
     #[prost(message, optional, tag = "8")]
     buckets: Option<LeafBuckets>,
+    /// Not empty when rows are wanted in an order.
+    #[prost(message, repeated, tag = "9")]
+    order: Vec<LeafSort>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct LeafSort {
+    #[prost(uint32, tag = "1")]
+    column: u32,
+    #[prost(bool, tag = "2")]
+    descending: bool,
+    #[prost(bool, tag = "3")]
+    nulls_first: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -249,7 +262,27 @@ impl TryFrom<&ChunkScanExec> for Leaf {
                 Want::Buckets(buckets) => Some(LeafBuckets::try_from(buckets)?),
                 _ => None,
             },
+            order: match leaf.want() {
+                Want::Sorted(order) => order.iter().map(LeafSort::try_from).collect::<Result<_>>()?,
+                _ => Vec::new(),
+            },
         })
+    }
+}
+
+impl TryFrom<&SortColumn> for LeafSort {
+    type Error = DataFusionError;
+
+    fn try_from(by: &SortColumn) -> Result<Self> {
+        let SortOptions { descending, nulls_first } = by.options;
+        Ok(Self { column: narrow(by.column)?, descending, nulls_first })
+    }
+}
+
+impl From<LeafSort> for SortColumn {
+    fn from(by: LeafSort) -> Self {
+        let options = SortOptions { descending: by.descending, nulls_first: by.nulls_first };
+        Self { column: by.column as usize, options }
     }
 }
 
@@ -363,13 +396,14 @@ impl TryFrom<LeafFact> for Measure {
 
 impl Leaf {
     fn want(&self) -> Result<Want> {
-        match (&self.series, self.facts.as_slice(), &self.buckets) {
-            (None, [], None) => Ok(Want::Rows),
-            (None, [], Some(buckets)) => Ok(Want::Buckets(Buckets::try_from(buckets)?)),
-            (None, facts, None) => {
+        match (&self.series, self.facts.as_slice(), &self.buckets, self.order.as_slice()) {
+            (None, [], None, []) => Ok(Want::Rows),
+            (None, [], None, order) => Ok(Want::Sorted(order.iter().copied().map(SortColumn::from).collect())),
+            (None, [], Some(buckets), []) => Ok(Want::Buckets(Buckets::try_from(buckets)?)),
+            (None, facts, None, []) => {
                 Ok(Want::Facts(facts.iter().map(|fact| Fact::try_from(*fact)).collect::<Result<_>>()?))
             }
-            (Some(series), [], None) => Ok(Want::Series(Series {
+            (Some(series), [], None, []) => Ok(Want::Series(Series {
                 key: series.key.iter().map(|column| *column as usize).collect(),
                 time: series.time as usize,
                 first: series.first,

@@ -1,5 +1,5 @@
-//! The leaf of a fragment: the rows of the chunks that a request names, as one partition without an order; all of them,
-//! or those that the plan above needs.
+//! The leaf of a fragment: the rows of the chunks that a request names, as one partition; all of them, or those that the
+//! plan above needs, without an order or in one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err, internal_err, plan_err};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation};
 use datafusion::physical_plan::{
@@ -23,7 +24,7 @@ use datafusion::scalar::ScalarValue;
 use meridian_proto::{SchemaVersion, TableId};
 
 use crate::bound::{Bound, bounds_of, intersect};
-use crate::want::{Series, Want};
+use crate::want::{Series, SortColumn, Want};
 
 /// Reads chunks of one table. Only a description: its rows come from the [`ChunkSource`] of the [`TaskContext`].
 #[derive(Debug)]
@@ -172,7 +173,26 @@ impl ChunkScanExec {
     /// The same leaf for what its plan needs.
     pub fn with_want(&self, want: Want) -> Result<Self> {
         want.validate(&self.table_schema)?;
-        Ok(Self { want, ..self.bounded(Vec::new()) })
+        let properties = match &want {
+            Want::Sorted(order) => Arc::new(self.sorted_properties(order)?),
+            _ => Arc::clone(&self.properties),
+        };
+        Ok(Self { want, properties, ..self.bounded(Vec::new()) })
+    }
+
+    /// Refuses an order that the output does not show: nobody could rely on it.
+    fn sorted_properties(&self, order: &[SortColumn]) -> Result<PlanProperties> {
+        let schema = self.schema();
+        let sort = |by: &SortColumn| {
+            let Some(place) = self.projection.iter().position(|column| *column == by.column) else {
+                return plan_err!("a leaf is sorted by column {}, which it does not read", by.column);
+            };
+            let expr = Arc::new(Column::new(schema.field(place).name(), place)) as Arc<dyn PhysicalExpr>;
+            Ok(PhysicalSortExpr { expr, options: by.options })
+        };
+        let ordering = order.iter().map(sort).collect::<Result<Vec<_>>>()?;
+        let ordered = EquivalenceProperties::new_with_orderings(Arc::clone(&schema), [ordering]);
+        Ok(self.properties.as_ref().clone().with_eq_properties(ordered))
     }
 
     /// The same leaf, pruned by `bounds` as well.
@@ -198,6 +218,11 @@ impl ChunkScanExec {
             write!(f, "{}{}", if index == 0 { "" } else { ", " }, self.table_schema.field(*column).name())?;
         }
         Ok(())
+    }
+
+    fn order_text(&self, order: &[SortColumn]) -> String {
+        let by = |by: &SortColumn| format!("{} {}", self.table_schema.field(by.column).name(), by.options);
+        order.iter().map(by).collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) fn fits(&self, bound: &Bound) -> bool {
@@ -233,6 +258,9 @@ impl DisplayAs for ChunkScanExec {
             self.write_names(&series.key, f)?;
             write!(f, "]")?;
         }
+        if let Want::Sorted(order) = &self.want {
+            write!(f, "{separator}order=[{}]", self.order_text(order))?;
+        }
         if self.bounds.is_empty() {
             return Ok(());
         }
@@ -249,6 +277,7 @@ impl ExecutionPlan for ChunkScanExec {
     fn name(&self) -> &'static str {
         match &self.want {
             Want::Rows | Want::Facts(_) => "ChunkScan",
+            Want::Sorted(_) => "MergeScan",
             Want::Buckets(_) => "BucketScan",
             Want::Series(Series { first: false, last: false, .. }) => "SkipScan",
             Want::Series(Series { first: false, last: true, .. }) => "LastPointScan",

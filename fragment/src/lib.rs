@@ -18,6 +18,7 @@ mod functions;
 mod leaf;
 mod metadata;
 mod schemas;
+mod sorted;
 mod trace;
 mod want;
 
@@ -30,7 +31,8 @@ pub use first_rows::{FirstRowsExec, FirstRowsMode, KeySort};
 pub use functions::{is_known_aggregate, is_known_scalar};
 pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
-pub use want::{Buckets, Fact, Grid, Measure, Series, Top, Want};
+pub use sorted::sorted_rows;
+pub use want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
-pub const FRAGMENT_VERSION: u32 = 4;
+pub const FRAGMENT_VERSION: u32 = 5;

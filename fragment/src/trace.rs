@@ -69,3 +69,12 @@ pub(crate) fn with_leaf(node: &Arc<dyn ExecutionPlan>, leaf: ChunkScanExec) -> R
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
     Arc::clone(node).replace_children(vec![child], options)
 }
+
+/// The same plan over a leaf whose rows are sorted, which the operators above it are to know.
+pub(crate) fn with_sorted_leaf(node: &Arc<dyn ExecutionPlan>, leaf: ChunkScanExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let children = node.children();
+    let [child] = children.as_slice() else { return Ok(Arc::new(leaf)) };
+    let child = with_sorted_leaf(child, leaf)?;
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Arc::clone(node).replace_children(vec![child], options)
+}

@@ -1,5 +1,6 @@
 //! What a plan needs of a leaf's rows, when that is less than all of them.
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{Result, plan_err};
 
@@ -9,6 +10,8 @@ pub enum Want {
     /// All rows that may lie within the bounds.
     #[default]
     Rows,
+    /// The same rows in an order: by columns that tell series apart, then by time.
+    Sorted(Vec<SortColumn>),
     /// At least the rows that decide about each series. The bounds, and predicates on the key alone, are the whole
     /// predicate.
     Series(Series),
@@ -17,6 +20,12 @@ pub enum Want {
     /// Aggregates of groups, and the rows that are in none of them. The bounds, and predicates on what segments are sorted
     /// by, are the whole predicate.
     Buckets(Buckets),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    pub column: usize,
+    pub options: SortOptions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +120,7 @@ impl Want {
     pub(crate) fn validate(&self, table_schema: &SchemaRef) -> Result<()> {
         let columns: Vec<usize> = match self {
             Self::Rows => Vec::new(),
+            Self::Sorted(order) => order.iter().map(|by| by.column).collect(),
             Self::Series(series) => series.key.iter().copied().chain([series.time]).collect(),
             Self::Facts(facts) => facts.iter().filter_map(|fact| fact.column()).collect(),
             Self::Buckets(buckets) => {

@@ -316,7 +316,7 @@ fn without_memory_a_part_lets_go_early_and_the_whole_says_so() {
 
 #[test]
 fn the_leaf_is_that_of_the_rows_that_come_first() {
-    let order = SeriesOrder { segment_by: vec![0], time: Some(3) };
+    let order = SeriesOrder { segment_by: vec![0], flushed_by: vec![0], time: Some(3) };
     let chosen = |keys: &[&str], sorts: &[PhysicalSortExpr]| {
         let plan = choose_leaf(&first_rows(Whole, keys, sorts), &order).unwrap()?;
         let Want::Series(series) = leaf_of(&plan).unwrap().want() else { panic!("{plan:?}") };

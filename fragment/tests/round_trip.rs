@@ -223,7 +223,7 @@ fn metadata_adds_to_what_is_read() {
     assert_eq!((int(2), int(3)), (vec![500, 0], vec![800, 499]));
 }
 
-const SERIES: SeriesOrder = SeriesOrder { segment_by: Vec::new(), time: Some(0) };
+const SERIES: SeriesOrder = SeriesOrder { segment_by: Vec::new(), flushed_by: Vec::new(), time: Some(0) };
 
 /// Has added up the first batch, as one group.
 struct Added;
@@ -305,7 +305,7 @@ fn only_series_and_buckets_of_time_are_added_up_by_a_leaf() {
 
 #[test]
 fn a_leaf_of_series_travels_and_is_shown() {
-    let order = SeriesOrder { segment_by: vec![1], time: Some(0) };
+    let order = SeriesOrder { segment_by: vec![1], ..SERIES };
     let chosen = |sql: &str| choose_leaf(&aggregate_of(sql), &order).unwrap();
     let shown = |sql: &str| {
         let plan = chosen(sql).unwrap_or_else(|| panic!("{sql}"));
@@ -320,6 +320,29 @@ fn a_leaf_of_series_travels_and_is_shown() {
     assert!(chosen("select distinct v from t").is_none());
     assert!(chosen("select host, max(time) from t where v > 5 group by host").is_none());
     assert!(chosen("select host, max(time) from t where random() > 0.5 group by host").is_none());
+}
+
+#[test]
+fn groups_of_series_are_held_one_at_a_time_where_all_rows_are_sorted_by_them() {
+    let order = SeriesOrder { segment_by: vec![1], flushed_by: vec![1], time: Some(0) };
+    let sql = "select host, stddev(v) from t group by host";
+    let chosen = choose_leaf(&partial_of(sql), &order).unwrap().unwrap();
+    let decoded = decode(&encode(&chosen).unwrap()).unwrap();
+    let shown = displayable(decoded.as_ref()).indent(false).to_string();
+    assert_contains!(&shown, "ordering_mode=Sorted");
+    assert_contains!(&shown, "MergeScan: table=16384, columns=[host, v], order=[host ASC NULLS LAST]");
+    for sql in [
+        "select n, stddev(v) from t group by n",
+        "select host, n, stddev(v) from t group by host, n",
+        "select upper(host), stddev(v) from t group by 1",
+        "select stddev(v) from t where host = 'host_1' group by host",
+    ] {
+        let chosen = choose_leaf(&partial_of(sql), &order).unwrap();
+        assert!(chosen.is_none_or(|plan| !matches!(leaf_of(&plan).unwrap().want(), Want::Sorted(_))), "{sql}");
+    }
+    // Some segments are not sorted by hosts.
+    let mixed = SeriesOrder { flushed_by: vec![], ..order };
+    assert!(choose_leaf(&partial_of(sql), &mixed).unwrap().is_none());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, InputOrderMode};
 use meridian_client::cluster::CatalogView;
 use meridian_fragment::{FirstRowsExec, FirstRowsMode, KeySort, Want, leaf_of};
 use serde_json::{Map, Value, json};
@@ -144,7 +144,11 @@ fn is_plumbing(plan: &dyn ExecutionPlan) -> bool {
 fn title(plan: &dyn ExecutionPlan) -> String {
     if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
         let grouped = !aggregate.group_expr().expr().is_empty();
-        let kind = if grouped { "HashAggregate" } else { "Aggregate" };
+        let kind = match aggregate.input_order_mode() {
+            _ if !grouped => "Aggregate",
+            InputOrderMode::Sorted => "GroupAggregate",
+            InputOrderMode::Linear | InputOrderMode::PartiallySorted(_) => "HashAggregate",
+        };
         return match format!("{:?}", aggregate.mode()).as_str() {
             "Partial" => format!("Partial {kind}"),
             "Final" | "FinalPartitioned" => format!("Finalize {kind}"),
@@ -255,14 +259,18 @@ fn draw_fragment(plan: &Arc<dyn ExecutionPlan>, scan: &RemoteScanExec) -> Drawn 
     let children = plan.children();
     if children.is_empty() {
         let mut details = vec![("Columns".to_owned(), json!(super::remote_scan::leaf_columns(scan).join(", ")))];
-        let bounds = one_line(plan.as_ref());
-        if let Some((_, bounds)) = bounds.split_once("bounds=[") {
+        let bounds_and_order = one_line(plan.as_ref());
+        if let Some((_, bounds)) = bounds_and_order.split_once("bounds=[") {
             details.push(("Bounds".to_owned(), json!(bounds.trim_end_matches(']'))));
         }
         if let Some(Want::Series(series)) = leaf_of(plan).map(|leaf| leaf.want()) {
             let name = |column: &usize| scan.table().schema.columns.get(*column).map_or("?", |c| c.name.as_str());
             let key: Vec<_> = series.key.iter().map(name).collect();
             details.insert(0, ("Series Key".to_owned(), json!(key.join(", "))));
+        }
+        if let Some((_, rest)) = bounds_and_order.split_once("order=[") {
+            let order = rest.split(']').next().unwrap_or_default();
+            details.insert(0, ("Merge Order".to_owned(), json!(order)));
         }
         return Drawn {
             title: format!("{} on {}", leaf_title(plan.name()), scan.table().name),
@@ -284,6 +292,7 @@ fn leaf_title(name: &str) -> &str {
         "FirstPointScan" => "First Point Scan",
         "SeriesEndsScan" => "Series Ends Scan",
         "BucketScan" => "Bucket Scan",
+        "MergeScan" => "Merge Scan",
         _ => "Chunk Scan",
     }
 }
@@ -307,6 +316,7 @@ fn pushed(scan: &RemoteScanExec) -> Vec<&'static str> {
             "BucketAggregate" => "buckets",
             "FirstRows" => "first rows",
             "SkipScan" => "skip scan",
+            "MergeScan" => "order",
             "LastPointScan" | "FirstPointScan" | "SeriesEndsScan" => "series ends",
             "ProjectionExec" => "projection",
             _ => "",

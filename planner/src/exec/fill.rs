@@ -31,14 +31,14 @@ use meridian_fragment::{FirstRowsExec, is_known_scalar};
 use super::filled::{filled, has_hole};
 use super::open_scan::{Filling, OpenScanExec};
 use super::remote_scan::RemoteScanExec;
+use super::rules::after_push_down;
 use super::rules::push_down::absorbed;
-use super::rules::top_buckets::top_buckets;
 use crate::sql::functions::hole::number_of;
 use crate::sql::functions::is_lasting;
 
 /// The plan of one statement. `None`: its scans have other numbers of partitions than `plan` was made for.
 pub(crate) fn fill(plan: &Arc<dyn ExecutionPlan>, filling: &Filling) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    filled_plan(plan, filling)?.map(top_buckets).transpose()
+    filled_plan(plan, filling)?.map(after_push_down).transpose()
 }
 
 fn filled_plan(plan: &Arc<dyn ExecutionPlan>, filling: &Filling) -> Result<Option<Arc<dyn ExecutionPlan>>> {

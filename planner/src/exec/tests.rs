@@ -5,12 +5,13 @@ mod chunks;
 mod dialect;
 mod first_rows;
 mod plans;
+mod sorted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::concat_batches;
+use arrow::compute::{concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use bytes::{Bytes, BytesMut};
 use datafusion::common::Result;
@@ -24,7 +25,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use meridian_client::cluster::split::split;
 use meridian_client::cluster::{CatalogView, ChunkSizes, Maintained, Maintenance};
-use meridian_fragment::{ChunkScanExec, ChunkSource, decode, leaf_of, task_context};
+use meridian_fragment::{ChunkScanExec, ChunkSource, SortColumn, Want, decode, leaf_of, task_context};
 use meridian_pgtypes::Encoder;
 use meridian_proto::time::US_PER_DAY;
 use meridian_proto::{ChunkId, Refusal, SqlType, TableId};
@@ -57,10 +58,23 @@ struct Rows(RecordBatch);
 
 impl ChunkSource for Rows {
     fn open(&self, leaf: &ChunkScanExec) -> Result<SendableRecordBatchStream> {
-        let batch = self.0.project(leaf.projection())?;
+        let rows = match leaf.want() {
+            Want::Sorted(order) => sorted(&self.0, order)?,
+            _ => self.0.clone(),
+        };
+        let batch = rows.project(leaf.projection())?;
         let schema = batch.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(async move { Ok(batch) }))))
     }
+}
+
+fn sorted(rows: &RecordBatch, order: &[SortColumn]) -> Result<RecordBatch> {
+    let column = |by: &SortColumn| arrow::compute::SortColumn {
+        values: rows.column(by.column).clone(),
+        options: Some(by.options),
+    };
+    let order = lexsort_to_indices(&order.iter().map(column).collect::<Vec<_>>(), None)?;
+    Ok(take_record_batch(rows, &order)?)
 }
 
 impl FragmentSource for MemorySource {

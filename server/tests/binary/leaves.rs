@@ -83,6 +83,33 @@ const QUERIES: &[(&str, &str)] = &[
         "Chunk Scan",
     ),
     ("SELECT count(*) FROM m WHERE n % 2 = 0", "Chunk Scan"),
+    ("SELECT device, time, n FROM m ORDER BY device, time LIMIT 25", "Merge Scan"),
+    ("SELECT * FROM m ORDER BY device DESC, time DESC LIMIT 25 OFFSET 9000", "Merge Scan"),
+    ("SELECT device, n FROM m WHERE n > 200 ORDER BY device NULLS FIRST, time DESC LIMIT 9000", "Merge Scan"),
+    ("SELECT time, n FROM m WHERE device = 'd3' ORDER BY time DESC LIMIT 10", "Merge Scan"),
+    (
+        "SELECT time, n, note FROM m WHERE device = 'd8' AND time < '2024-01-02 11:00Z' AND note IS NOT NULL ORDER BY time",
+        "Merge Scan",
+    ),
+    (
+        "SELECT device, round(stddev(value)::numeric, 6), bit_xor(n) FROM m GROUP BY device ORDER BY device",
+        "Merge Scan",
+    ),
+    (
+        "SELECT device, count(*) FILTER (WHERE note IS NULL), sum(n + 1) FROM m WHERE value > 2 GROUP BY device \
+         ORDER BY device DESC",
+        "Merge Scan",
+    ),
+    (
+        "SELECT device, count(d), sum(d), max(d) FROM (SELECT device, n - lag(n) OVER (PARTITION BY device ORDER BY time) \
+         AS d FROM m) AS steps GROUP BY device ORDER BY device",
+        "Merge Scan",
+    ),
+    (
+        "SELECT device, time, row_number() OVER (PARTITION BY device ORDER BY time DESC) FROM m \
+         WHERE time > '2024-01-02 20:00Z' ORDER BY device, time",
+        "Merge Scan",
+    ),
 ];
 
 /// Conditions by which series and row groups are left out, and the same in a form that leaves out nothing.
@@ -202,6 +229,30 @@ async fn leaves_give_the_rows_of_the_plain_scan_over_segments_and_fresh_rows() {
     sql.run("INSERT INTO m VALUES ('2024-01-01 13:00:00.5Z', 'd4', -1, -5, 'late'), ('2024-01-08Z', 'd4', 0, 0, NULL)")
         .await;
     check_all(&sql).await;
+}
+
+/// The number before a word in the plan's lines, all of them together.
+fn sum_before(plan: &[String], word: &str) -> u64 {
+    let number = |line: &String| line.split(word).next()?.rsplit([',', ':']).next()?.trim().parse::<u64>().ok();
+    plan.iter().filter(|line| line.contains(word)).filter_map(number).sum()
+}
+
+#[tokio::test]
+async fn a_limit_on_sorted_rows_reads_little() {
+    let node = Node::start_with(&["--shards", "2"]);
+    let sql = node.connect().await;
+    create(&sql).await;
+    copy_rows(&sql, 0, 60_000).await;
+    sql.run("ALTER TABLE m SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
+    sql.run("SELECT compress_chunk(c) FROM show_chunks('m') AS c").await;
+    let of_device = "SELECT time, n FROM m WHERE device = 'd3' ORDER BY time DESC LIMIT 10";
+    let plan = sql.rows(&format!("EXPLAIN ANALYZE {of_device}")).await;
+    // A chunk has 2160 rows of the device, and there are three chunks of it.
+    assert!((10..2160).contains(&sum_before(&plan, " rows scanned")), "{}", plan.join("\n"));
+    assert_eq!(sum_before(&plan, " rows returned"), 10, "{}", plan.join("\n"));
+    let of_all = "SELECT device, time, n FROM m ORDER BY device, time LIMIT 10";
+    let plan = sql.rows(&format!("EXPLAIN ANALYZE {of_all}")).await;
+    assert!((10..=20).contains(&sum_before(&plan, " rows returned")), "{}", plan.join("\n"));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! Chooses the leaf of a fragment when an aggregate or first rows move into it: metadata for whole pieces, the ends of series, one row
-//! per series, groups of series and buckets of time. `meridian.enable_leaves` turns it off.
+//! per series, groups of series and buckets of time, rows sorted by groups. `meridian.enable_leaves` turns it off.
 
 use std::sync::Arc;
 
@@ -69,14 +69,15 @@ fn partial_of(aggregate: &AggregateExec, scan: &RemoteScanExec) -> Result<Option
 
 /// How the table's segments are sorted: by what they are compressed by, if that was said, else by space key, then time.
 /// Those that are not yet sorted so are read row by row.
-fn order_of(table: &Table) -> SeriesOrder {
+pub(super) fn order_of(table: &Table) -> SeriesOrder {
     let position = |column| table.schema.position_of(column);
     table.hypertable().map_or_else(SeriesOrder::default, |hypertable| {
         let compressed = hypertable.compression.as_ref().map_or(&[][..], |compression| &compression.segment_by);
-        let space = hypertable.space.iter().map(|dimension| dimension.column);
-        let segment_by: Vec<_> = if compressed.is_empty() { space.collect() } else { compressed.to_vec() };
+        let space: Vec<_> = hypertable.space.iter().map(|dimension| dimension.column).collect();
+        let segment_by = if compressed.is_empty() { &space[..] } else { compressed };
         SeriesOrder {
-            segment_by: segment_by.into_iter().filter_map(position).collect(),
+            segment_by: segment_by.iter().copied().filter_map(position).collect(),
+            flushed_by: space.iter().copied().filter_map(position).collect(),
             time: position(hypertable.time_column),
         }
     })

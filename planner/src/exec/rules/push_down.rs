@@ -13,6 +13,7 @@ use datafusion::physical_plan::{ExecutionPlan, ReplaceChildrenOptions};
 use meridian_fragment::{check_allowed, is_pushable};
 
 use super::choose_leaf::choose_leaf;
+use super::merge_sorted::sorted_parts;
 use crate::exec::remote_scan::RemoteScanExec;
 
 /// A filter copies what it lets through until it has so many rows, but passes on a batch of more than half of them as it
@@ -49,6 +50,11 @@ pub(crate) fn absorbed(
     scan: &RemoteScanExec,
     mode: ChildrenPropertiesMode,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if let Some(sort) = plan.downcast_ref::<SortExec>()
+        && let Some(sorted) = sorted_parts(sort, scan)?
+    {
+        return Ok(Some(sorted));
+    }
     if !is_wanted(plan.as_ref()) || !is_pushable(plan.as_ref()) {
         return Ok(None);
     }
