@@ -13,6 +13,7 @@ mod form;
 mod ages;
 pub mod arithmetic;
 mod arrays;
+mod averages;
 pub mod bounded;
 mod bucket;
 mod bytes;

@@ -16,6 +16,8 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility};
 
+use crate::averages::{Division, Rounded, RoundedGroups};
+
 const DIGITS_MAX: u8 = 38;
 /// What DataFusion's avg adds to the scale of its argument.
 const AVG_SCALE: i8 = 4;
@@ -92,8 +94,13 @@ fn coerce_one(name: &str, types: &[DataType], coerce: fn(&DataType) -> Option<Da
     plan_err!("function {name}({}) does not exist", types.join(", "))
 }
 
+/// What rounds an average of numerics.
+fn division_of(args: &AccumulatorArgs) -> Option<Division> {
+    if args.is_distinct { None } else { Division::of_type(args.return_field.data_type()) }
+}
+
 macro_rules! delegate {
-    ($aggregate:ident, $name:literal, $coerce:ident) => {
+    ($aggregate:ident, $name:literal, $coerce:ident, $division:expr) => {
         impl AggregateUDFImpl for $aggregate {
             fn name(&self) -> &str {
                 $name
@@ -112,7 +119,7 @@ macro_rules! delegate {
             }
 
             fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-                self.inner.accumulator(args)
+                rounded($division(&args), self.inner.accumulator(args)?)
             }
 
             fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -124,11 +131,16 @@ macro_rules! delegate {
             }
 
             fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-                self.inner.create_groups_accumulator(args)
+                let division = $division(&args);
+                let inner = self.inner.create_groups_accumulator(args)?;
+                Ok(match division {
+                    Some(division) => Box::new(RoundedGroups { inner, division }),
+                    None => inner,
+                })
             }
 
             fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-                self.inner.create_sliding_accumulator(args)
+                rounded($division(&args), self.inner.create_sliding_accumulator(args)?)
             }
 
             fn reverse_expr(&self) -> ReversedUDAF {
@@ -142,8 +154,15 @@ macro_rules! delegate {
     };
 }
 
-delegate!(Sum, "sum", coerce_sum);
-delegate!(Avg, "avg", coerce_avg);
+fn rounded(division: Option<Division>, inner: Box<dyn Accumulator>) -> Result<Box<dyn Accumulator>> {
+    Ok(match division {
+        Some(division) => Box::new(Rounded { inner, division }),
+        None => inner,
+    })
+}
+
+delegate!(Sum, "sum", coerce_sum, |_: &AccumulatorArgs| None);
+delegate!(Avg, "avg", coerce_avg, division_of);
 
 #[cfg(test)]
 mod tests {
