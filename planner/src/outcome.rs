@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use futures::Stream;
 use meridian_pgtypes::copy::CopyOptions;
 use meridian_proto::SqlType;
+use meridian_proto::modifier::Modifier;
 
 use crate::error::SqlError;
 
@@ -47,6 +48,8 @@ pub struct CopyIn {
     pub options: CopyOptions,
     /// Names and types of the columns that the client sends, in its order.
     pub columns: Vec<(String, SqlType)>,
+    /// Of their types.
+    pub modifiers: Vec<Option<Modifier>>,
 }
 
 /// Notices of one session, shared with the functions of its statements.

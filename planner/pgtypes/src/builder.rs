@@ -1,5 +1,6 @@
 //! Values in text or binary form into one Arrow array.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,6 +11,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use meridian_proto::SqlType;
+use meridian_proto::modifier::Modifier;
 use meridian_proto::time::{POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_US, US_PER_DAY};
 
 use crate::calendar::{
@@ -45,7 +47,7 @@ enum Values {
     Timestamp(TimestampMicrosecondBuilder, DayCache),
     Date(Date32Builder, DayCache),
     Time(Time64MicrosecondBuilder),
-    Interval(IntervalMonthDayNanoBuilder),
+    Interval(IntervalMonthDayNanoBuilder, Option<Modifier>),
     Uuid(FixedSizeBinaryBuilder),
     Bytea(BinaryBuilder),
     Jsonb(StringBuilder),
@@ -87,7 +89,7 @@ impl ColumnBuilder {
             SqlType::Timestamp => Values::Timestamp(timestamp(), DayCache::default()),
             SqlType::Date => Values::Date(Date32Builder::with_capacity(capacity), DayCache::default()),
             SqlType::Time => Values::Time(Time64MicrosecondBuilder::with_capacity(capacity)),
-            SqlType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
+            SqlType::Interval => Values::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity), None),
             SqlType::Uuid => Values::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             SqlType::Bytea => Values::Bytea(BinaryBuilder::with_capacity(capacity, capacity * TEXT_BYTES)),
             SqlType::Jsonb => Values::Jsonb(text()),
@@ -99,6 +101,15 @@ impl ColumnBuilder {
             })),
         };
         Self { values, byte_count: 0 }
+    }
+
+    /// Of an interval of some fields: a number alone counts the smallest of them.
+    #[must_use]
+    pub fn with_modifier(mut self, modifier: Option<Modifier>) -> Self {
+        if let Values::Interval(_, of) = &mut self.values {
+            *of = modifier;
+        }
+        self
     }
 
     /// Appends the value of a text form.
@@ -151,8 +162,10 @@ impl ColumnBuilder {
     fn push_rare(&mut self, text: &[u8], format: &Format) -> Result<(), ValueError> {
         match &mut self.values {
             Values::Time(builder) => builder.append_value(datetime::parse_time(text, format)?),
-            Values::Interval(builder) => {
-                builder.append_value(datetime::parse_interval(&String::from_utf8_lossy(text))?);
+            Values::Interval(builder, modifier) => {
+                let text = String::from_utf8_lossy(text);
+                let text = modifier.map_or(Cow::Borrowed(&*text), |modifier| modifier.with_unit(&text));
+                builder.append_value(datetime::parse_interval(&text)?);
             }
             Values::Uuid(builder) => append_uuid(builder, uuid::parse(text)?)?,
             Values::Bytea(builder) => append_bytes(builder, &bytea::parse(text)?, &mut self.byte_count)?,
@@ -192,7 +205,7 @@ impl ColumnBuilder {
             }
             Values::Date(builder, _) => builder.append_value(date_of_binary(i32::from_be_bytes(exact(bytes)?))?),
             Values::Time(builder) => builder.append_value(time_of_binary(i64::from_be_bytes(exact(bytes)?))?),
-            Values::Interval(builder) => builder.append_value(interval_of_binary(exact(bytes)?)?),
+            Values::Interval(builder, _) => builder.append_value(interval_of_binary(exact(bytes)?)?),
             Values::Uuid(builder) => append_uuid(builder, uuid::parse_binary(bytes)?)?,
             Values::Bytea(builder) => append_bytes(builder, bytes, &mut self.byte_count)?,
             Values::Jsonb(builder) => append_text(builder, &jsonb::parse_binary(bytes)?, &mut self.byte_count)?,
@@ -224,7 +237,7 @@ impl ColumnBuilder {
             Values::Timestamptz(builder, _) | Values::Timestamp(builder, _) => builder.append_null(),
             Values::Date(builder, _) => builder.append_null(),
             Values::Time(builder) => builder.append_null(),
-            Values::Interval(builder) => builder.append_null(),
+            Values::Interval(builder, _) => builder.append_null(),
             Values::Uuid(builder) => builder.append_null(),
             Values::Bytea(builder) => builder.append_null(),
             // Adds no elements, so that it cannot fail.
@@ -247,7 +260,7 @@ impl ColumnBuilder {
             Values::Timestamptz(builder, _) | Values::Timestamp(builder, _) => builder.len(),
             Values::Date(builder, _) => builder.len(),
             Values::Time(builder) => builder.len(),
-            Values::Interval(builder) => builder.len(),
+            Values::Interval(builder, _) => builder.len(),
             Values::Uuid(builder) => builder.len(),
             Values::Bytea(builder) => builder.len(),
             Values::Array(values) => values.ends.len(),
@@ -282,7 +295,7 @@ impl ColumnBuilder {
             Values::Timestamptz(builder, _) | Values::Timestamp(builder, _) => Arc::new(builder.finish()),
             Values::Date(builder, _) => Arc::new(builder.finish()),
             Values::Time(builder) => Arc::new(builder.finish()),
-            Values::Interval(builder) => Arc::new(builder.finish()),
+            Values::Interval(builder, _) => Arc::new(builder.finish()),
             Values::Uuid(builder) => Arc::new(builder.finish()),
             Values::Bytea(builder) => Arc::new(builder.finish()),
             Values::Array(values) => Arc::new(values.finish()),

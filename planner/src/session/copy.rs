@@ -33,11 +33,12 @@ impl Session {
             (column.name.clone(), column.sql_type.clone())
         };
         let columns = given.iter().map(column).collect();
+        let modifiers = given.iter().map(|position| table.schema.columns[*position].modifier).collect();
         let planning = Planning::new(&self.gateway.base, self.environment(), &catalog);
         let maker = RowMaker::new(Arc::clone(&table), given, &planning, &self.gateway.base)?;
         let name = table.name.clone();
         self.copy = Some(CopyState { sink: Sink::new(target, table, moment), maker });
-        Ok(Outcome::CopyIn(CopyIn { table: name, options: copy.options.clone(), columns }))
+        Ok(Outcome::CopyIn(CopyIn { table: name, options: copy.options.clone(), columns, modifiers }))
     }
 
     /// Rows of the columns that were announced.

@@ -165,6 +165,7 @@ fn default_of(
     let Some(text) = &column.default else { return Ok(None) };
     let schema = DFSchema::empty();
     let expr = planning.expression(&parse_expression(text)?, &schema, &[])?;
+    let expr = read_by(expr, column);
     let expr = assign(expr, &schema, &column.name, &column.sql_type, &planning.environment().format)?;
     let expr = planning.simplify(planning.coerced(expr)?)?;
     Ok(Some(state.create_physical_expr(expr, &schema)?))
@@ -228,6 +229,16 @@ pub(super) fn assign(
 fn typed(value: ScalarValue, wanted: &SqlType) -> Expr {
     let field = wanted.field("lit", true);
     Expr::Literal(value, Some((&field).into()))
+}
+
+/// A text without a type, as a column reads it.
+pub(super) fn read_by(expr: Expr, column: &Column) -> Expr {
+    match (expr, column.modifier) {
+        (Expr::Literal(ScalarValue::Utf8(Some(text)), metadata), Some(modifier)) => {
+            Expr::Literal(ScalarValue::Utf8(Some(modifier.with_unit(&text).into_owned())), metadata)
+        }
+        (expr, _) => expr,
+    }
 }
 
 /// Texts are measured when the row is made, with the column's name at hand.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::query::{check_parameters, types_of};
-use super::rows::{RowMaker, assign, positions};
+use super::rows::{RowMaker, assign, positions, read_by};
 use super::transaction::Moment;
 use crate::error::SqlError;
 use crate::exec::catalog::{Found, StatementCatalog};
@@ -230,7 +230,7 @@ impl Session {
                         cell.expression()
                     }
                 };
-                let expr = planning.expression(&expr, &schema, &types)?;
+                let expr = read_by(planning.expression(&expr, &schema, &types)?, column);
                 let name = format!("c{}", exprs.len());
                 exprs.push(assign(expr, &schema, &column.name, &column.sql_type, format)?.alias(name));
                 places.push((row, index));
@@ -357,7 +357,7 @@ fn assigned(plan: LogicalPlan, table: &Table, given: &[usize], format: &Arc<Form
     for (index, (position, column)) in given.iter().zip(schema.columns()).enumerate() {
         let target = &table.schema.columns[*position];
         let expr = literals[index].clone().unwrap_or(Expr::Column(column));
-        let expr = assign(expr, &schema, &target.name, &target.sql_type, format)?;
+        let expr = assign(read_by(expr, target), &schema, &target.name, &target.sql_type, format)?;
         exprs.push(expr.alias(format!("c{index}")));
     }
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)

@@ -67,6 +67,7 @@ async fn casts_and_literals_round_and_cut() {
             ("SELECT timestamp(3) '2024-01-01 00:00:00.123456'", &["2024-01-01 00:00:00.123"]),
             ("SELECT '10:00:00.129'::time(2)", &["10:00:00.13"]),
             ("SELECT '1.2345 seconds'::interval(2)", &["00:00:01.23"]),
+            ("SELECT interval(2) '1.239 seconds', interval(0) '1.5'", &["00:00:01.24|00:00:02"]),
             (
                 "SELECT interval '90' minute, interval '14' month, interval '400' day",
                 &["01:30:00|1 year 2 mons|400 days"],
@@ -106,4 +107,18 @@ async fn clients_are_told_of_modifiers() {
         )],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_number_alone_counts_the_smallest_field_however_it_comes() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE f (id int, a interval hour to minute, b interval day, c interval month DEFAULT '7')").await;
+    sql.run("INSERT INTO f (id, a, b) VALUES (1, '90', '5')").await;
+    sql.run("INSERT INTO f (id, a, b) SELECT 2, '90', '5'").await;
+    assert_eq!(sql.copy("COPY f (id, a, b) FROM STDIN", "3\t90\t5\n4\t1:30:59\t5 days 3 hours\n").await.unwrap(), 2);
+    assert_eq!(sql.copy("COPY f (a, id, b) FROM STDIN (FORMAT csv)", "90,5,5\n").await.unwrap(), 1);
+    let row = |id: usize| format!("{id}|01:30:00|5 days|7 mons");
+    assert_eq!(sql.rows("SELECT id, a, b, c FROM f ORDER BY id").await, [row(1), row(2), row(3), row(4), row(5)]);
+    node.assert_no_panic();
 }

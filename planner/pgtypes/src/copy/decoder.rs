@@ -2,6 +2,7 @@
 
 use arrow::array::RecordBatch;
 use meridian_proto::SqlType;
+use meridian_proto::modifier::Modifier;
 
 use super::binary::{BinaryReader, row_too_long};
 use super::error::CopyError;
@@ -39,6 +40,13 @@ impl CopyDecoder {
             CopyFormat::Text | CopyFormat::Csv => Reader::Lines(Box::new(LineReader::new(options))),
         };
         Self { reader, rows, rest: Vec::new(), failed: None }
+    }
+
+    /// The modifiers of the columns' types.
+    #[must_use]
+    pub fn with_modifiers(mut self, modifiers: &[Option<Modifier>]) -> Self {
+        self.rows.set_modifiers(modifiers);
+        self
     }
 
     /// Limits the rows of a batch; 65536 otherwise.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use meridian_proto::SqlType;
+use meridian_proto::modifier::Modifier;
 
 use super::options::CopyOptions;
 use crate::builder::ColumnBuilder;
@@ -40,6 +41,7 @@ pub(super) struct Column {
     pub name: String,
     pub builder: ColumnBuilder,
     sql_type: SqlType,
+    modifier: Option<Modifier>,
     pub force_null: bool,
     pub force_not_null: bool,
 }
@@ -51,6 +53,7 @@ impl Rows {
             name: name.clone(),
             builder: ColumnBuilder::new(sql_type, FIRST_CAPACITY),
             sql_type: sql_type.clone(),
+            modifier: None,
             force_null: options.force_null.contains(name),
             force_not_null: options.force_not_null.contains(name),
         };
@@ -63,6 +66,13 @@ impl Rows {
             byte_count: 0,
             total: 0,
             finished: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn set_modifiers(&mut self, modifiers: &[Option<Modifier>]) {
+        for (column, modifier) in self.columns.iter_mut().zip(modifiers) {
+            column.modifier = *modifier;
+            column.builder = ColumnBuilder::new(&column.sql_type, FIRST_CAPACITY).with_modifier(*modifier);
         }
     }
 
@@ -97,7 +107,7 @@ impl Rows {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for column in &mut self.columns {
             arrays.push(column.builder.finish());
-            column.builder = ColumnBuilder::new(&column.sql_type, capacity);
+            column.builder = ColumnBuilder::new(&column.sql_type, capacity).with_modifier(column.modifier);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.row_count));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options);

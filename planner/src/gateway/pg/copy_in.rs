@@ -72,6 +72,7 @@ async fn transfer(
     let (block_sender, blocks) = mpsc::channel(BLOCKS_MAX);
     let (batch_sender, batches) = mpsc::channel(BATCHES_MAX);
     let decoder = CopyDecoder::new(copy.options, &copy.columns, session.format());
+    let decoder = decoder.with_modifiers(&copy.modifiers);
     tokio::spawn(decode(decoder, copy.table, budget, blocks, batch_sender));
 
     let mut stored = std::pin::pin!(store(session, batches));
