@@ -1,6 +1,7 @@
 //! Functions that only a gateway evaluates: texts of values as PostgreSQL writes them, and what a statement can ask about
 //! its session.
 
+pub(crate) mod coalesce;
 pub(crate) mod convert;
 pub(crate) mod hole;
 pub(crate) mod json;

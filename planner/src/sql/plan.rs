@@ -34,6 +34,7 @@ use super::comparisons::Comparisons;
 use super::environment::Environment;
 use super::errors::external;
 use super::floats::Floats;
+use super::functions::coalesce::coalesce;
 use super::functions::series::generate_series;
 use super::functions::session::{self, Clock};
 use super::guards::guard_plan;
@@ -121,11 +122,15 @@ const HIDDEN_FUNCTIONS: [&str; 44] = [
 /// Functions of DataFusion's own, unknown to PostgreSQL, that make arrays as large as a number says.
 const UNBOUNDED: [&str; 4] = ["array_repeat", "array_resize", "generate_series", "range"];
 
+/// Aggregates of DataFusion's that PostgreSQL does not have, under second names of others.
+const HIDDEN_AGGREGATES: [&str; 1] = ["mean"];
+
 /// What all statements share: functions, options, rules.
 pub(crate) fn base_state(runtime: Arc<RuntimeEnv>) -> SessionState {
     let mut scalar = SessionStateDefaults::default_scalar_functions();
     scalar.retain(|function| !UNBOUNDED.contains(&function.name()));
     scalar.extend(meridian_hyperfunctions::scalar_functions());
+    scalar.push(Arc::new(coalesce()));
     let mut aggregate = SessionStateDefaults::default_aggregate_functions();
     aggregate.extend(meridian_hyperfunctions::aggregate_functions());
     SessionStateBuilder::new()
@@ -460,6 +465,9 @@ impl ContextProvider for Planning<'_> {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        if HIDDEN_AGGREGATES.contains(&name) {
+            return None;
+        }
         self.base.aggregate_functions().get(name).cloned()
     }
 

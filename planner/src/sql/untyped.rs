@@ -1,6 +1,6 @@
-//! Literals without a type in BETWEEN and IN, among the results of CASE and the arguments of COALESCE and its kin are read
-//! as what they stand beside, as beside an operator. DataFusion would find a type that both can be brought into: of a time
-//! and a text one that has no infinity. And what has to be a boolean is one.
+//! Literals without a type in BETWEEN, IN and UNION, among the results of CASE and the arguments of COALESCE and its kin
+//! are read as what they stand beside, as beside an operator. DataFusion would find a type that both can be brought into:
+//! of a time and a text one that has no infinity. And what has to be a boolean is one.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Case, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Projection, Union};
 use datafusion::optimizer::AnalyzerRule;
 use meridian_proto::SqlType;
 
@@ -38,6 +38,9 @@ impl AnalyzerRule for Untyped {
 
 impl Untyped {
     fn plan(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::Union(union) = plan {
+            return self.union(union);
+        }
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
             schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
@@ -49,6 +52,48 @@ impl Untyped {
             Ok(rewritten.update_data(|expr| name.restore(expr)))
         })?;
         if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
+    }
+
+    /// Literals in the select lists of a union.
+    fn union(&self, mut union: Union) -> Result<Transformed<LogicalPlan>> {
+        let mut changed = false;
+        for column in 0..union.schema.fields().len() {
+            changed |= self.union_column(&mut union.inputs, column)?;
+        }
+        if changed {
+            // The first one's types are those of the union.
+            union = Union::try_new_with_loose_types(union.inputs)?;
+        }
+        Ok(marked_plan(LogicalPlan::Union(union), changed))
+    }
+
+    fn union_column(&self, inputs: &mut [Arc<LogicalPlan>], column: usize) -> Result<bool> {
+        let types = inputs.iter().filter(|input| selected(input, column).is_none_or(|expr| !is_untyped(expr)));
+        let types: Option<Vec<SqlType>> = types.map(|input| SqlType::of_field(input.schema().field(column))).collect();
+        // A type of DataFusion's own.
+        let Some(types) = types else { return Ok(false) };
+        let is_text = |sql_type: &SqlType| sql_type.arrow() == DataType::Utf8;
+        // Whatever else does not meet is told of when types are coerced.
+        let has_texts = types.iter().any(is_text) && !types.iter().all(is_text);
+        let wanted = match common_type(types.into_iter(), "UNION") {
+            Ok(wanted) => wanted.and_then(read_as),
+            Err(refusal) if has_texts => return Err(external(refusal)),
+            Err(_) => None,
+        };
+        let Some(wanted) = wanted else { return Ok(false) };
+        let mut changed = false;
+        for input in inputs.iter_mut().filter(|input| selected(input, column).is_some_and(is_untyped)) {
+            if let LogicalPlan::Projection(projection) = Arc::unwrap_or_clone(Arc::clone(input)) {
+                let mut columns = projection.expr;
+                let name = columns[column].schema_name().to_string();
+                let mut literal = columns[column].clone().unalias();
+                self.read(&mut literal, &wanted)?;
+                columns[column] = literal.alias(name);
+                *input = Arc::new(LogicalPlan::Projection(Projection::try_new(columns, projection.input)?));
+                changed = true;
+            }
+        }
+        Ok(changed)
     }
 
     fn expr(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -125,6 +170,10 @@ impl Untyped {
     }
 }
 
+fn marked_plan(plan: LogicalPlan, changed: bool) -> Transformed<LogicalPlan> {
+    if changed { Transformed::yes(plan) } else { Transformed::no(plan) }
+}
+
 fn marked(expr: Expr, changed: bool) -> Transformed<Expr> {
     if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
 }
@@ -186,6 +235,17 @@ fn read_as(sql_type: SqlType) -> Option<SqlType> {
         // A literal may have more digits than the column.
         SqlType::Numeric(_) => Some(SqlType::Numeric(None)),
         sql_type => Some(sql_type),
+    }
+}
+
+/// What a plan's select list has in this place.
+fn selected(plan: &LogicalPlan, column: usize) -> Option<&Expr> {
+    match plan {
+        LogicalPlan::Projection(projection) => match projection.expr.get(column)? {
+            Expr::Alias(alias) => Some(&alias.expr),
+            expr => Some(expr),
+        },
+        _ => None,
     }
 }
 

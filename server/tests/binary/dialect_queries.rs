@@ -75,3 +75,62 @@ async fn transactions_are_started_by_their_name() {
     assert_eq!(sql.rows("SHOW transaction_isolation").await, ["repeatable read"]);
     sql.run("COMMIT").await;
 }
+
+#[tokio::test]
+async fn literals_take_the_types_of_what_they_meet() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (ts timestamptz, n int)").await;
+    sql.run("INSERT INTO t VALUES ('2024-01-01', 1), (NULL, 2)").await;
+    for (query, rows) in [
+        ("SELECT '12' AS a UNION ALL SELECT 3 ORDER BY 1", ["3", "12"]),
+        ("SELECT 10 AS a UNION SELECT '9' ORDER BY 1", ["9", "10"]),
+        ("SELECT 10.5 AS a UNION ALL SELECT '9.25' ORDER BY 1", ["9.25", "10.5"]),
+        ("SELECT n::float8 AS a FROM t WHERE n = 1 UNION ALL SELECT '2.5' ORDER BY 1", ["1", "2.5"]),
+        ("SELECT coalesce(ts, '2024-02-01') FROM t ORDER BY n", ["2024-01-01 00:00:00+00", "2024-02-01 00:00:00+00"]),
+        ("SELECT coalesce(ts, 'infinity') FROM t ORDER BY n", ["2024-01-01 00:00:00+00", "infinity"]),
+    ] {
+        assert_eq!(sql.rows(query).await, rows, "{query}");
+    }
+    for (query, state) in [
+        ("SELECT 1 UNION ALL SELECT 'x'", "22P02"),
+        ("SELECT 1 UNION ALL SELECT 'x'::text", "42804"),
+        ("SELECT coalesce(ts, 'x') FROM t", "22007"),
+        ("SELECT mean(NULL)", "42883"),
+    ] {
+        assert_eq!(sql.fail(query).await.0, state, "{query}");
+    }
+    node.assert_no_panic();
+}
+
+#[tokio::test]
+async fn averages_are_rounded_to_the_nearest() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (ts timestamptz NOT NULL, g int, i int, b bigint, n numeric(10, 2))").await;
+    sql.run("SELECT create_hypertable('t', 'ts')").await;
+    sql.run("INSERT INTO t VALUES ('2024-01-01', 1, 1, 1, 1), ('2024-01-02', 1, 2, 2, 2), ('2024-01-03', 1, 5, 5, 5)")
+        .await;
+    sql.run("INSERT INTO t VALUES ('2024-01-01', 2, -1, -1, -1), ('2024-01-02', 2, -1, -1, -1), ('2024-01-03', 2, -6, -6, -6)")
+        .await;
+    let expected = [
+        "1|2.6666666666666667|2.6666666667|2.6666666666666667",
+        "2|-2.6666666666666667|-2.6666666667|-2.6666666666666667",
+    ];
+    assert_eq!(sql.rows("SELECT g, avg(i), avg(b), avg(n) FROM t GROUP BY g ORDER BY g").await, expected);
+    let whole = "SELECT avg(i), avg(n) FROM t WHERE g = 1";
+    assert_eq!(sql.one(whole).await, "2.6666666666666667|2.6666666666666667");
+    let moving = "SELECT avg(i) OVER (ORDER BY ts) FROM t WHERE g = 1 ORDER BY ts";
+    assert_eq!(sql.rows(moving).await, ["1.0000000000000000", "1.5000000000000000", "2.6666666666666667"]);
+    assert_eq!(sql.one("SELECT avg(i) FROM t WHERE g = 3").await, "-");
+}
+
+#[tokio::test]
+async fn distinct_on_names_columns_by_their_places() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (k text, n int)").await;
+    sql.run("INSERT INTO t VALUES ('a', 2), ('a', 1), ('b', 3)").await;
+    assert_eq!(sql.rows("SELECT DISTINCT ON (1) k, n FROM t ORDER BY 1, 2").await, ["a|1", "b|3"]);
+    assert_eq!(sql.rows("SELECT DISTINCT ON (k) n, k FROM t ORDER BY 2, 1 DESC").await, ["2|a", "3|b"]);
+}
