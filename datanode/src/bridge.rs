@@ -19,6 +19,8 @@ use meridian_proto::{Refusal, ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info};
 
+/// Of a shard's thread. A condition of a thousand parts is walked recursively; what is not used takes no memory.
+const STACK_BYTES: usize = 8 << 20;
 /// Requests of the write lane that a shard has at a time, waiting ones included.
 pub const MAILBOX_MESSAGES_MAX: usize = 1024;
 /// Scans that a shard runs at a time. Each holds a few batches and its aggregates, whose memory has a limit of its own.
@@ -104,6 +106,7 @@ where
     let (opened, opening) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name(format!("shard-{shard}"))
+        .stack_size(STACK_BYTES)
         .spawn(move || {
             let run = AssertUnwindSafe(|| run_executor(shard, open, messages, opened));
             if let Err(panic) = catch_unwind(run) {

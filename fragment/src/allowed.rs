@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
@@ -18,6 +19,10 @@ use crate::first_rows::{FirstRowsExec, FirstRowsMode};
 use crate::functions::{is_known_aggregate, is_known_scalar};
 use crate::leaf::ChunkScanExec;
 use crate::metadata::MetadataAggregateExec;
+
+/// Messages that an expression may nest within one another on its way to a shard. Whoever decodes them follows 100; each
+/// operator of a fragment takes two of the others.
+const NESTING_MAX: usize = 70;
 
 /// Whether a shard may run this plan: allowed operators over one [`ChunkScanExec`], with functions that it knows.
 pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
@@ -94,9 +99,33 @@ fn check_functions(node: &dyn ExecutionPlan) -> Result<()> {
             return unknown_function(expr.fun().name());
         }
     }
-    let mut check = |root: &Arc<dyn PhysicalExpr>| root.apply(check_expression);
+    let mut check = |root: &Arc<dyn PhysicalExpr>| {
+        check_nesting(root)?;
+        root.apply(check_expression)
+    };
     node.apply_expressions(&mut check)?;
     Ok(())
+}
+
+fn check_nesting(root: &Arc<dyn PhysicalExpr>) -> Result<()> {
+    let mut rest = vec![(root, 0)];
+    while let Some((expr, nesting)) = rest.pop() {
+        if nesting > NESTING_MAX {
+            return plan_err!("a fragment cannot hold an expression that nests so deep");
+        }
+        let chained = chained(expr);
+        let inner = nesting + if expr.is::<CaseExpr>() { 3 } else { 2 };
+        let nesting_of = |child| if chained.is_some_and(|left| Arc::ptr_eq(left, child)) { nesting } else { inner };
+        rest.extend(expr.children().into_iter().map(|child| (child, nesting_of(child))));
+    }
+    Ok(())
+}
+
+/// What lies beside the others in one message: `a AND b` of `a AND b AND c`.
+fn chained(expr: &Arc<dyn PhysicalExpr>) -> Option<&Arc<dyn PhysicalExpr>> {
+    let binary = expr.downcast_ref::<BinaryExpr>()?;
+    let left = binary.left().downcast_ref::<BinaryExpr>()?;
+    (left.op() == binary.op()).then(|| binary.left())
 }
 
 fn check_expression(expr: &Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion> {

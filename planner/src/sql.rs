@@ -12,6 +12,7 @@ pub(crate) mod types;
 mod alter;
 mod copy;
 mod ddl;
+mod dialect;
 mod hypertable;
 pub(crate) mod names;
 

@@ -30,6 +30,8 @@ use crate::outcome::RowStream;
 
 /// Plans that run at the same time; more take turns batch by batch.
 const THREADS: usize = 2;
+/// As the node's threads have it: plans are walked recursively, and what is not used takes no memory.
+const STACK_BYTES: usize = 32 << 20;
 /// Batches that wait for the session.
 const BATCHES_MAX: usize = 2;
 
@@ -41,6 +43,7 @@ impl HeavyThreads {
         Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()
             .map(|r| Self(Some(r)))

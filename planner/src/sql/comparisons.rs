@@ -91,8 +91,20 @@ pub(crate) fn known_type(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
     if let Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) = expr {
         return None;
     }
+    // DataFusion writes out the names of all that stand within for it, which takes long in long conditions.
+    if is_condition(expr) {
+        return Some(SqlType::Bool);
+    }
     let (_, field) = expr.to_field(schema).ok()?;
     if *field.data_type() == DataType::Null { None } else { SqlType::of_field(&field) }
+}
+
+fn is_condition(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(binary) => binary.op.is_logic_operator() || symbol(binary.op).is_some(),
+        Expr::Not(_) | Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::InList(_) | Expr::Between(_) => true,
+        _ => false,
+    }
 }
 
 fn is_number(sql_type: &SqlType) -> bool {

@@ -7,12 +7,19 @@
 //! left OR right   ->  left OR CASE WHEN left IS NOT TRUE THEN right ELSE true END
 //! ```
 //!
+//! Where the left is the longer one, or another thing each time (`random() < 0.5`), it is written once:
+//!
+//! ```text
+//! left AND right  ->  CASE left WHEN false THEN false WHEN true THEN right ELSE right AND NULL END
+//! left OR right   ->  CASE left WHEN true THEN true WHEN false THEN right ELSE right OR NULL END
+//! ```
+//!
 //! Conditions of one filter come from several places of a query. Those that cannot fail come first, where their bounds
 //! are seen, too.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -50,8 +57,18 @@ fn guard_filter(mut filter: Filter) -> Result<Filter> {
     let schema = merge_schema(&[filter.input.as_ref()]);
     let conditions = operands(filter.predicate, Operator::And);
     let (risky, safe): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|condition| may_fail(condition, &schema));
-    let conditions = safe.into_iter().chain(risky).map(|condition| guard(condition, &schema).data());
-    filter.predicate = chain(conditions.collect::<Result<_>>()?, Operator::And, &schema);
+    let guarded = |conditions: Vec<Expr>| -> Result<Vec<Expr>> {
+        conditions.into_iter().map(|condition| guard(condition, &schema).data()).collect()
+    };
+    let safe = guarded(safe)?.into_iter().reduce(|left, right| binary(left, Operator::And, right));
+    let risky = Some(guarded(risky)?).filter(|risky| !risky.is_empty());
+    let risky = risky.map(|risky| chain(risky, Operator::And, &schema));
+    filter.predicate = match (safe, risky) {
+        // In a case bounds would not be seen.
+        (Some(safe), Some(risky)) => twice_guarded(safe, risky, Operator::And),
+        (Some(condition), None) | (None, Some(condition)) => condition,
+        (None, None) => lit(true),
+    };
     Ok(filter)
 }
 
@@ -130,11 +147,42 @@ fn joined(reversed: Vec<Expr>, op: Operator) -> Expr {
 
 fn guarded_by(left: Expr, right: Option<Expr>, op: Operator) -> Expr {
     let Some(right) = right else { return left };
+    if left.is_volatile() || size(&left) > SHORT_SIZE.max(size(&right)) {
+        once_guarded(left, right, op)
+    } else {
+        twice_guarded(left, right, op)
+    }
+}
+
+/// Asks the left for every row, and once more for which rows the right is to be asked.
+fn twice_guarded(left: Expr, right: Expr, op: Operator) -> Expr {
     let is_and = op == Operator::And;
     let is_open =
         if is_and { Expr::IsNotFalse(Box::new(left.clone())) } else { Expr::IsNotTrue(Box::new(left.clone())) };
     let case = Case::new(None, vec![(Box::new(is_open), Box::new(right))], Some(Box::new(lit(!is_and))));
     binary(left, op, Expr::Case(case))
+}
+
+/// Asks the left once; what stands on the right is written twice.
+fn once_guarded(left: Expr, right: Expr, op: Operator) -> Expr {
+    let closes = op == Operator::Or;
+    let unknown = binary(right.clone(), op, lit(ScalarValue::Boolean(None)));
+    let results = [(lit(closes), lit(closes)), (lit(!closes), right)];
+    let results = results.map(|(is, result)| (Box::new(is), Box::new(result)));
+    Expr::Case(Case::new(Some(Box::new(left)), results.into(), Some(Box::new(unknown))))
+}
+
+/// Up to here the left may be written twice: it is looked at less often.
+const SHORT_SIZE: usize = 64;
+
+fn size(expr: &Expr) -> usize {
+    let mut count = 0;
+    // It never fails.
+    let _ = expr.apply(|_| {
+        count += 1;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    count
 }
 
 fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
@@ -258,6 +306,34 @@ mod tests {
             Expr::Not(Box::new(safe().or(risky()))),
             "NOT b != Int32(0) OR CASE WHEN b != Int32(0) IS NOT TRUE THEN a / b > Int32(1) ELSE Boolean(true) END",
         );
+    }
+
+    #[test]
+    fn what_is_another_thing_each_time_is_asked_for_once() {
+        let random = datafusion::functions::math::expr_fn::random().lt(lit(0.5));
+        let risky = (col("a") / col("b")).gt(lit(1));
+        check(
+            random.and(risky),
+            "CASE random() < Float64(0.5) WHEN Boolean(false) THEN Boolean(false) WHEN Boolean(true) THEN \
+             a / b > Int32(1) ELSE a / b > Int32(1) AND Boolean(NULL) END",
+        );
+    }
+
+    #[test]
+    fn conditions_grow_little_however_they_nest() {
+        let fields = ["a", "b"].map(|name| Field::new(name, DataType::Int32, true));
+        let schema = DFSchema::try_from(Schema::new(fields.to_vec())).unwrap();
+        let risky = |n: i32| (lit(n) / col("b")).gt(lit(1));
+        let mut left = risky(0);
+        let mut right = risky(0);
+        for n in 1..20 {
+            left = if n % 2 == 0 { left.and(risky(n)) } else { left.or(risky(n)) };
+            right = if n % 2 == 0 { risky(n).and(right) } else { risky(n).or(right) };
+        }
+        for expr in [left, right] {
+            let guarded = guard(expr.clone(), &schema).unwrap().data;
+            assert!(size(&guarded) < size(&expr) * size(&expr), "{} from {}", size(&guarded), size(&expr));
+        }
     }
 
     #[test]

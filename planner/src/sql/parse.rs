@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use meridian_proto::SqlType;
@@ -13,6 +12,7 @@ use super::alter::alter_table;
 use super::calls::procedure_call;
 use super::copy::parse_copy;
 use super::ddl::{create_table, object_name};
+use super::dialect::Postgres;
 use super::hypertable::find_call;
 use super::statement::{
     ExplainOptions, Insert, InsertSource, Isolation, Name, Query, SetValue, Statement, TransactionModes,
@@ -53,7 +53,8 @@ impl Query {
 /// Parses one expression, such as a column's DEFAULT.
 pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
     let tokens = tokenize(text)?;
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens.clone());
+    let dialect = Postgres::for_tokens(tokens.len());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens.clone());
     let expr = parser.parse_expr().map_err(|error| parser_error(text, &tokens, &error))?;
     Ok(expr)
 }
@@ -116,9 +117,9 @@ fn refuse(cursor: &Cursor, word: &str) -> SqlError {
 }
 
 fn parse_sql(text: &str, tokens: &[TokenWithSpan]) -> Result<ast::Statement, SqlError> {
-    let mut parser = Parser::new(&PostgreSqlDialect {})
-        .with_recursion_limit(RECURSION_MAX)
-        .with_tokens_with_locations(tokens.to_vec());
+    let dialect = Postgres::for_tokens(tokens.len());
+    let mut parser =
+        Parser::new(&dialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
     let statement = parser.parse_statement().map_err(|error| parser_error(text, tokens, &error))?;
     let next = parser.peek_token();
     if next.token != Token::EOF {
@@ -136,7 +137,7 @@ fn parser_error(text: &str, tokens: &[TokenWithSpan], error: &ParserError) -> Sq
     let message = match error {
         ParserError::RecursionLimitExceeded => {
             return SqlError::new("54001", "stack depth limit exceeded")
-                .with_hint(format!("Statements may nest at most {RECURSION_MAX} levels deep."));
+                .with_hint(format!("Statements may nest at most {RECURSION_MAX} levels deep, and some forms fewer."));
         }
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
     };
@@ -526,7 +527,8 @@ fn prepared(cursor: &mut Cursor, word: &str) -> Result<Statement, SqlError> {
 
 fn parse_types(cursor: &mut Cursor) -> Result<Vec<SqlType>, SqlError> {
     let inner = cursor.up_to_close()?;
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(inner.to_vec());
+    let dialect = Postgres::for_tokens(inner.len());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(inner.to_vec());
     let types = parser.parse_comma_separated(Parser::parse_data_type);
     let types = types.map_err(|error| parser_error(cursor.text, inner, &error))?;
     types.iter().map(sql_type).collect()
@@ -534,7 +536,8 @@ fn parse_types(cursor: &mut Cursor) -> Result<Vec<SqlType>, SqlError> {
 
 fn parse_arguments(cursor: &mut Cursor) -> Result<Vec<ast::Expr>, SqlError> {
     let inner = cursor.up_to_close()?;
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(inner.to_vec());
+    let dialect = Postgres::for_tokens(inner.len());
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(inner.to_vec());
     parser.parse_comma_separated(Parser::parse_expr).map_err(|error| parser_error(cursor.text, inner, &error))
 }
 
@@ -623,6 +626,15 @@ mod tests {
         assert_eq!((error.message.as_str(), error.position), ("syntax error at or near \"frobnicate\"", Some(11)));
         assert_eq!(parse("select 1 from").unwrap_err().message, "syntax error at end of input");
         assert_eq!(parse("select 1 x y").unwrap_err().message, "syntax error at or near \"y\"");
+    }
+
+    #[test]
+    fn nesting_is_read_in_little_time() {
+        let nested = |open: &str, close: &str| format!("select {}1{}", open.repeat(40), close.repeat(40));
+        assert!(parse(&nested("abs(", ")")).is_ok());
+        assert!(parse(&nested("greatest(1, ", ", 2)")).is_ok());
+        let deep = format!("select {}true", "not (".repeat(200));
+        assert_eq!(refusal(&deep).0, "54001");
     }
 
     #[test]

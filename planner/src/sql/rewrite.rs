@@ -3,13 +3,14 @@
 
 mod calls;
 mod distinct_on;
+mod nesting;
 mod rows;
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, TableFactor, Value, ValueWithSpan,
+    GroupByExpr, Ident, LimitClause, ObjectName, OrderByKind, Query, Select, TableFactor, Value, ValueWithSpan, Visit,
     VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -47,7 +48,8 @@ pub(crate) fn rewrite_expression(expr: &Expr) -> Result<Expr, SqlError> {
     Ok(expr)
 }
 
-fn run(tree: &mut impl VisitMut) -> Result<(), SqlError> {
+fn run(tree: &mut (impl Visit + VisitMut)) -> Result<(), SqlError> {
+    nesting::check_nesting(tree)?;
     match tree.visit(&mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
@@ -676,7 +678,7 @@ mod tests {
         check("a, b, c", "c DESC, a, b, d", "c, a, b) a FROM t ORDER BY c DESC, a, b, d");
         check("a, upper(b)", "upper(b) DESC", "upper(b), a) a FROM t ORDER BY upper(b) DESC, a");
         check("a, b", "b, c", "b, a) a FROM t ORDER BY b, c");
-        check("1, b", "b, 1", "b, 1) a FROM t ORDER BY b, 1");
+        check("1, b", "b, 1", "b, a) a FROM t ORDER BY b, a");
         check("a, b", "c, b", "a, b) a FROM t ORDER BY c, b");
     }
 

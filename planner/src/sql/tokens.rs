@@ -8,6 +8,8 @@ use crate::error::SqlError;
 
 /// Operators in one expression. Each nests the tree by one, and later passes walk it recursively.
 const OPERATORS_MAX: usize = 2000;
+/// Those of one sum, product or concatenation. The time to find the type of one grows with the third power.
+const ARITHMETIC_MAX: usize = 250;
 
 /// The tokens of a text, without white space and comments.
 pub(crate) fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
@@ -26,39 +28,67 @@ pub(crate) fn split(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
 }
 
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    let mut open: Vec<usize> = vec![0];
+    let mut open = vec![Operators::default()];
     for token in tokens {
         match &token.token {
-            Token::LParen | Token::LBracket => open.push(0),
+            Token::LParen | Token::LBracket => open.push(Operators::default()),
             Token::RParen | Token::RBracket if open.len() > 1 => {
                 open.pop();
             }
-            Token::Comma | Token::SemiColon => *open.last_mut().unwrap_or(&mut 0) = 0,
-            Token::Word(word) if word.quote_style.is_none() => {
-                let operator = ["AND", "OR", "NOT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "IS"];
-                if operator.iter().any(|name| word.value.eq_ignore_ascii_case(name)) {
-                    *open.last_mut().unwrap_or(&mut 0) += 1;
+            token => {
+                if let Some(operators) = open.last_mut() {
+                    operators.count(token);
                 }
             }
-            token if is_operator(token) => *open.last_mut().unwrap_or(&mut 0) += 1,
-            _ => {}
         }
-        if open.last().is_some_and(|operators| *operators > OPERATORS_MAX) || open.len() > OPERATORS_MAX {
-            return Err(SqlError::new("54001", "statement is too complex")
-                .with_detail(format!("An expression has more than {OPERATORS_MAX} operators.")));
+        let operators = open.last().copied().unwrap_or_default();
+        if operators.all.max(open.len()) > OPERATORS_MAX {
+            return Err(too_complex(format!("An expression has more than {OPERATORS_MAX} operators.")));
+        }
+        if operators.arithmetic > ARITHMETIC_MAX {
+            return Err(too_complex(format!("A term has more than {ARITHMETIC_MAX} operators.")));
         }
     }
     Ok(())
 }
 
+fn too_complex(detail: String) -> SqlError {
+    SqlError::new("54001", "statement is too complex").with_detail(detail)
+}
+
+/// Of what stands between two parentheses and commas.
+#[derive(Clone, Copy, Default)]
+struct Operators {
+    all: usize,
+    /// Since the last that makes a condition.
+    arithmetic: usize,
+}
+
+impl Operators {
+    fn count(&mut self, token: &Token) {
+        match token {
+            Token::Comma | Token::SemiColon => *self = Self::default(),
+            Token::Word(word) if word.quote_style.is_none() => {
+                let operator = ["AND", "OR", "NOT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "IS"];
+                if operator.iter().any(|name| word.value.eq_ignore_ascii_case(name)) {
+                    *self = Self { all: self.all + 1, arithmetic: 0 };
+                }
+            }
+            token if is_comparison(token) => *self = Self { all: self.all + 1, arithmetic: 0 },
+            token if is_operator(token) => *self = Self { all: self.all + 1, arithmetic: self.arithmetic + 1 },
+            _ => {}
+        }
+    }
+}
+
+fn is_comparison(token: &Token) -> bool {
+    matches!(token, Token::Eq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq)
+}
+
 fn is_operator(token: &Token) -> bool {
-    use Token::{
-        Div, DoubleColon, Eq, Gt, GtEq, LBracket, LongArrow, Lt, LtEq, Minus, Mod, Mul, Neq, Plus, StringConcat,
-    };
-    matches!(
-        token,
-        Eq | Neq | Lt | Gt | LtEq | GtEq | Plus | Minus | Mul | Div | Mod | StringConcat | DoubleColon | LongArrow
-    ) || matches!(token, LBracket | Token::Arrow | Token::CustomBinaryOperator(_) | Token::Caret)
+    use Token::{Arrow, Caret, CustomBinaryOperator, Div, DoubleColon, LongArrow, Minus, Mod, Mul, Plus, StringConcat};
+    matches!(token, Plus | Minus | Mul | Div | Mod | Caret | StringConcat | DoubleColon)
+        || matches!(token, Arrow | LongArrow | CustomBinaryOperator(_))
 }
 
 /// Byte offset of a location; the end of the text when it lies behind it, or is unknown.
@@ -273,8 +303,11 @@ mod tests {
 
     #[test]
     fn endless_expressions_are_refused() {
-        let text = format!("select 1{}", " + 1".repeat(OPERATORS_MAX + 1));
+        let text = format!("select 1{}", " + 1".repeat(ARITHMETIC_MAX + 1));
         assert_eq!(tokenize(&text).unwrap_err().sqlstate, "54001");
+        let text = |conditions: usize| format!("select true{}", " and a + 1 > 0".repeat(conditions));
+        assert_eq!(tokenize(&text(OPERATORS_MAX / 2)).unwrap_err().sqlstate, "54001");
+        assert!(tokenize(&text(OPERATORS_MAX / 4)).is_ok());
         assert!(tokenize(&format!("select {}1", "1 + 1, ".repeat(5000))).is_ok());
         assert_eq!(tokenize(&"(".repeat(5000)).unwrap_err().sqlstate, "54001");
     }

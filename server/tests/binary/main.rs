@@ -5,6 +5,7 @@ mod admin;
 mod cli;
 mod clients;
 mod common;
+mod complexity;
 mod compression;
 mod config;
 mod copies;
