@@ -268,65 +268,145 @@ fn decode_into<T: Copy>(
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<(), Flaw> {
     let mut lanes = [[0; size_of::<Block>()]; LANES];
-    let mut block = [0u64; BLOCK];
+    let (mut numbers, mut sums) = ([0u64; BLOCK], [0u64; BLOCK]);
     let mut blocks = selection.blocks(BLOCK);
     loop {
         // As many at once as there are lanes.
         let wanted: [Option<BlockRows<'_>>; LANES] = std::array::from_fn(|_| blocks.next());
-        let Some(first) = wanted[0] else { return Ok(()) };
-        body.symbols.decode(wanted.map(|wanted| wanted.unwrap_or(first).block), &mut lanes)?;
+        let count = wanted.iter().flatten().count();
+        if count == 0 {
+            return Ok(());
+        }
+        let streams = wanted.map(|wanted| wanted.map_or((0, 0), |wanted| (wanted.block, wanted.end())));
+        body.symbols.decode(&streams[..count], &mut lanes)?;
         for (wanted, symbols) in wanted.iter().flatten().zip(&lanes) {
-            body.decode_block(wanted, &symbols[..wanted.rows], &mut block);
-            for part in wanted.parts() {
-                values.extend(block[part].iter().map(|value| convert(*value as i64)));
+            let symbols = &symbols[..wanted.end()];
+            if body.has_numbers_apart(wanted) {
+                let numbers = body.numbers_of(wanted, symbols, &mut numbers);
+                body.rows_of(wanted, numbers, &mut sums, values, convert);
+            } else {
+                body.rows_of(wanted, symbols, &mut sums, values, convert);
             }
         }
     }
 }
 
 impl Body<'_> {
+    /// Whether a number of the wanted rows is more than its symbol.
     #[inline(always)]
-    fn decode_block(&self, wanted: &BlockRows<'_>, symbols: &[u8], block: &mut [u64; BLOCK]) {
-        let rows = symbols.len();
-        if self.low == 0 {
-            for (slot, symbol) in block.iter_mut().zip(symbols) {
-                *slot = u64::from(*symbol);
-            }
-        } else {
-            let lows = &self.lows[wanted.block * tight_bytes(self.low, BLOCK)..][..tight_bytes(self.low, rows)];
-            bitpack::unpack_tight(lows, self.low, 0, block, rows);
-            for (slot, symbol) in block.iter_mut().zip(symbols) {
-                *slot |= u64::from(*symbol) << self.low;
-            }
+    fn has_numbers_apart(&self, wanted: &BlockRows<'_>) -> bool {
+        self.low > 0 || self.exceptions.within(wanted.start..wanted.start + wanted.end()).next().is_some()
+    }
+
+    /// Up to the last wanted one.
+    #[inline(always)]
+    fn numbers_of<'b>(&self, wanted: &BlockRows<'_>, symbols: &[u8], block: &'b mut [u64; BLOCK]) -> &'b [u64] {
+        let lows = &self.lows[wanted.block * tight_bytes(self.low, BLOCK)..][..tight_bytes(self.low, wanted.rows)];
+        bitpack::unpack_tight(lows, self.low, 0, block, wanted.rows);
+        for (slot, symbol) in block.iter_mut().zip(symbols) {
+            *slot |= u64::from(*symbol) << self.low;
         }
-        for (exception, row) in self.exceptions.within(wanted.start..wanted.start + rows) {
+        for (exception, row) in self.exceptions.within(wanted.start..wanted.start + symbols.len()) {
             block[row] = u64::from_le_bytes(self.numbers[exception]);
         }
-        let block = &mut block[..rows];
-        for slot in block.iter_mut() {
-            *slot = slot.wrapping_add(self.base);
-        }
-        if self.unit != 1 {
-            for slot in block.iter_mut() {
-                *slot = slot.wrapping_mul(self.unit);
-            }
-        }
-        match &self.firsts {
-            Some(firsts) => {
-                block[0] = firsts[wanted.block];
-                let mut before = 0u64;
-                for slot in block.iter_mut() {
-                    before = before.wrapping_add(*slot);
-                    *slot = before;
-                }
-            }
-            None => {
-                for slot in block.iter_mut() {
-                    *slot = slot.wrapping_add(self.from);
-                }
-            }
+        &block[..symbols.len()]
+    }
+
+    /// Appends the wanted rows, made from the numbers of the block up to the last of them.
+    #[inline(always)]
+    fn rows_of<T, N: Number>(
+        &self,
+        wanted: &BlockRows<'_>,
+        numbers: &[N],
+        sums: &mut [u64; BLOCK],
+        values: &mut Vec<T>,
+        convert: impl Fn(i64) -> T + Copy,
+    ) {
+        // (n + b) * u with one addition.
+        let addend = self.base.wrapping_mul(self.unit);
+        let step = |number: &N| (*number).into().wrapping_mul(self.unit).wrapping_add(addend);
+        let Some(firsts) = &self.firsts else {
+            let value = |number: &N| convert(self.from.wrapping_add(step(number)) as i64);
+            return wanted.parts().for_each(|part| values.extend(numbers[part].iter().map(value)));
+        };
+        let mut before = firsts[wanted.block].wrapping_sub(step(&numbers[0]));
+        let mut end = 0;
+        for part in wanted.parts() {
+            before = numbers[end..part.start].iter().map(step).fold(before, u64::wrapping_add);
+            end = part.end;
+            let sums = &mut sums[..part.len()];
+            N::add_up(&numbers[part], before, self.unit, addend, sums);
+            before = sums.last().copied().unwrap_or(before);
+            // Apart from the sums, since it can be done for several at once.
+            values.extend(sums.iter().map(|sum| convert(*sum as i64)));
         }
     }
+}
+
+/// What a step is made of: a symbol, or a number where it is more.
+trait Number: Copy + Into<u64> {
+    /// The sums of the first one, of the first two and so on, in steps of `unit * number + addend`, from a start on.
+    #[inline(always)]
+    fn add_up(numbers: &[Self], start: u64, unit: u64, addend: u64, sums: &mut [u64]) {
+        add_up_each(numbers, start, unit, addend, sums);
+    }
+}
+
+impl Number for u64 {}
+
+impl Number for u8 {
+    #[inline(always)]
+    fn add_up(symbols: &[u8], start: u64, unit: u64, addend: u64, sums: &mut [u64]) {
+        #[cfg(target_arch = "x86_64")]
+        if unit == 1 && is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2, as asked just now.
+            return unsafe { add_up_avx2(symbols, start, addend, sums) };
+        }
+        add_up_each(symbols, start, unit, addend, sums);
+    }
+}
+
+#[inline(always)]
+fn add_up_each<N: Copy + Into<u64>>(numbers: &[N], start: u64, unit: u64, addend: u64, sums: &mut [u64]) {
+    let mut before = start;
+    for (sum, number) in sums.iter_mut().zip(numbers) {
+        before = before.wrapping_add((*number).into().wrapping_mul(unit).wrapping_add(addend));
+        *sum = before;
+    }
+}
+
+/// Eight symbols side by side: their sums fit 16 bits each, and the next eight wait for one addition only.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn add_up_avx2(symbols: &[u8], start: u64, addend: u64, sums: &mut [u64]) {
+    use std::arch::x86_64::{
+        _mm_add_epi16, _mm_cvtepu8_epi16, _mm_cvtsi64_si128, _mm_extract_epi16, _mm_slli_si128, _mm_unpackhi_epi64,
+        _mm256_add_epi64, _mm256_cvtepu16_epi64, _mm256_set_epi64x, _mm256_set1_epi64x, _mm256_storeu_si256,
+    };
+    let times = |count: i64| (addend as i64).wrapping_mul(count);
+    let addends_low = _mm256_set_epi64x(times(4), times(3), times(2), times(1));
+    let addends_high = _mm256_set_epi64x(times(8), times(7), times(6), times(5));
+    let (eights, rest) = symbols.as_chunks::<8>();
+    let (sums_of_eights, sums_of_rest) = sums.as_chunks_mut::<8>();
+    let mut before = start;
+    for (sums, eight) in sums_of_eights.iter_mut().zip(eights) {
+        let mut within = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(i64::from_le_bytes(*eight)));
+        within = _mm_add_epi16(within, _mm_slli_si128::<2>(within));
+        within = _mm_add_epi16(within, _mm_slli_si128::<4>(within));
+        within = _mm_add_epi16(within, _mm_slli_si128::<8>(within));
+        let base = _mm256_set1_epi64x(before as i64);
+        let low = _mm256_add_epi64(_mm256_add_epi64(_mm256_cvtepu16_epi64(within), addends_low), base);
+        let high = _mm256_cvtepu16_epi64(_mm_unpackhi_epi64(within, within));
+        let high = _mm256_add_epi64(_mm256_add_epi64(high, addends_high), base);
+        // SAFETY: eight sums are 64 bytes; no alignment is asked for.
+        unsafe {
+            _mm256_storeu_si256(sums.as_mut_ptr().cast(), low);
+            _mm256_storeu_si256(sums.as_mut_ptr().add(4).cast(), high);
+        }
+        let sum = _mm_extract_epi16::<7>(within) as u64;
+        before = before.wrapping_add(sum).wrapping_add(times(8) as u64);
+    }
+    add_up_each(rest, before, 1, addend, sums_of_rest);
 }
 
 #[cfg(test)]

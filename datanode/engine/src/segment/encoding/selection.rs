@@ -114,6 +114,12 @@ impl BlockRows<'_> {
         let (start, rows) = (self.start, self.rows);
         self.ranges.iter().map(move |range| range.start.saturating_sub(start)..(range.end - start).min(rows))
     }
+
+    /// Rows of the block up to the last wanted one.
+    #[inline(always)]
+    pub fn end(&self) -> usize {
+        self.ranges.last().map_or(0, |range| (range.end - self.start).min(self.rows))
+    }
 }
 
 #[cfg(test)]
@@ -144,6 +150,7 @@ mod tests {
                     found.extend(part.map(|row| block.start + row));
                 }
                 assert!(found.len() > before, "a block without wanted rows");
+                assert!(found.last().is_some_and(|row| *row < block.start + block.end()));
             }
             let expected: Vec<usize> = ranges.iter().cloned().flatten().collect();
             assert_eq!((&found, selection.count()), (&expected, expected.len()));

@@ -173,10 +173,14 @@ fn decode_into<T: Float>(body: &Body<'_>, selection: &Selection<'_>, values: &mu
     loop {
         // As many at once as there are lanes.
         let wanted: [Option<BlockRows<'_>>; LANES] = std::array::from_fn(|_| blocks.next());
-        let Some(first) = wanted[0] else { return Ok(()) };
-        body.symbols.decode(wanted.map(|wanted| wanted.unwrap_or(first).block), &mut lanes)?;
+        let count = wanted.iter().flatten().count();
+        if count == 0 {
+            return Ok(());
+        }
+        let streams = wanted.map(|wanted| wanted.map_or((0, 0), |wanted| (wanted.block, wanted.end())));
+        body.symbols.decode(&streams[..count], &mut lanes)?;
         for (wanted, symbols) in wanted.iter().flatten().zip(&lanes) {
-            body.decode_block(wanted, &symbols[..wanted.rows], &mut block);
+            body.decode_block(wanted, &symbols[..wanted.end()], &mut block);
             for part in wanted.parts() {
                 values.extend(block[part].iter().map(|bits| T::of_bits(*bits)));
             }
@@ -187,13 +191,12 @@ fn decode_into<T: Float>(body: &Body<'_>, selection: &Selection<'_>, values: &mu
 impl Body<'_> {
     #[inline(always)]
     fn decode_block(&self, wanted: &BlockRows<'_>, symbols: &[u8], block: &mut [u64; BLOCK]) {
-        let rows = symbols.len();
-        let lows = &self.lows[wanted.block * tight_bytes(self.low, BLOCK)..][..tight_bytes(self.low, rows)];
-        bitpack::unpack_tight(lows, self.low, 0, block, rows);
+        let lows = &self.lows[wanted.block * tight_bytes(self.low, BLOCK)..][..tight_bytes(self.low, wanted.rows)];
+        bitpack::unpack_tight(lows, self.low, 0, block, wanted.rows);
         for (slot, symbol) in block.iter_mut().zip(symbols) {
             *slot |= self.entries[usize::from(*symbol)];
         }
-        for (exception, row) in self.exceptions.within(wanted.start..wanted.start + rows) {
+        for (exception, row) in self.exceptions.within(wanted.start..wanted.start + symbols.len()) {
             block[row] |= u64::from(u16::from_le_bytes(self.highs[exception])) << self.low;
         }
     }

@@ -14,24 +14,25 @@
 //! Codes are at most 11 bits long and canonical: shorter ones come first, those of one length in order of symbols. A
 //! stream begins with its lowest bit; the first bit of a code is its highest.
 
+use std::rc::Rc;
+
+use self::tables::{Narrow, Tables, WIDE_SYMBOLS, Wide};
 use super::bitpack::BLOCK;
 use super::{Flaw, Input, packed};
+
+mod tables;
 
 /// Longest code. As zstd has it: a window of so many bits indexes a table that fits the first cache.
 const LENGTH_MAX: u32 = 11;
 const WINDOW: usize = 1 << LENGTH_MAX;
 /// Blocks that are decoded at once: each waits for its own loads only.
 pub const LANES: usize = 4;
-/// Symbols of one look-up in the wide table.
-const WIDE_SYMBOLS: usize = 3;
 /// Look-ups between two refills of 56 bits.
 const LOOKUPS: usize = 56 / LENGTH_MAX as usize;
-/// Making the wide table takes as long as reading so many blocks without.
-const WIDE_BLOCKS_MIN: usize = 12;
 const PADDING_BYTES: usize = 8;
 
 /// A block of symbols; what is after the last one is not defined.
-pub type Block = [u8; BLOCK + 4];
+pub type Block = [u8; BLOCK + 8];
 
 /// Lengths of the codes by symbol.
 #[derive(Clone)]
@@ -182,14 +183,13 @@ pub struct Symbols<'a> {
     streams: &'a [u8],
     /// Where each block's stream begins, and where the last one ends.
     starts: Vec<u32>,
-    narrow: Box<[u16; WINDOW]>,
-    wide: Option<Box<[u32; WINDOW]>>,
+    tables: Rc<Tables>,
 }
 
 impl<'a> Symbols<'a> {
-    /// Reads what comes before the streams, and makes the tables for decoding so many blocks.
+    /// Reads what comes before the streams, of which so many blocks are going to be decoded.
     pub fn read(input: &mut Input<'a>, rows: usize, wanted_blocks: usize) -> Result<Self, Flaw> {
-        let narrow = read_narrow(input)?;
+        let tables = Tables::read(input, wanted_blocks)?;
         let lengths = packed::decode_all(input, rows.div_ceil(BLOCK), |length| length)?;
         let mut starts = Vec::with_capacity(lengths.len() + 1);
         let mut end = 0u32;
@@ -203,26 +203,32 @@ impl<'a> Symbols<'a> {
             starts.push(end);
         }
         let streams = input.take(end as usize + PADDING_BYTES)?;
-        let wide = (wanted_blocks >= WIDE_BLOCKS_MIN).then(|| widened(&narrow));
-        Ok(Self { rows, streams, starts, narrow, wide })
+        Ok(Self { rows, streams, starts, tables })
     }
 
-    /// Decodes a block into each lane. Who wants fewer asks for one several times: that takes no longer.
+    /// Decodes the first symbols of up to as many blocks as there are lanes, each into a lane of its own. A block is
+    /// named with how many of its symbols are wanted.
     ///
     /// # Panics
     /// When there is no such block.
     #[inline(always)]
-    pub fn decode(&self, blocks: [usize; LANES], lanes: &mut [Block; LANES]) -> Result<(), Flaw> {
-        let mut streams = blocks.map(|block| self.stream(block));
-        if let Some(wide) = &self.wide {
-            read_wide(&mut streams, wide, lanes);
-        }
-        read_narrowly(&mut streams, &self.narrow, lanes);
-        if streams.iter().all(Stream::is_within) { Ok(()) } else { Err(Flaw("a block of symbols ends early")) }
+    pub fn decode(&self, blocks: &[(usize, usize)], lanes: &mut [Block; LANES]) -> Result<(), Flaw> {
+        let is_within = if let [a, b, c, d] = blocks {
+            let mut streams = [a, b, c, d].map(|block| self.stream(block));
+            read(&mut streams, &self.tables, lanes);
+            streams.iter().all(Stream::is_within)
+        } else {
+            blocks.iter().zip(lanes).all(|(block, lane)| {
+                let mut stream = [self.stream(block)];
+                read(&mut stream, &self.tables, std::array::from_mut(lane));
+                stream[0].is_within()
+            })
+        };
+        if is_within { Ok(()) } else { Err(Flaw("a block of symbols ends early")) }
     }
 
-    fn stream(&self, block: usize) -> Stream<'a> {
-        let (start, end) = (self.starts[block] as usize, self.starts[block + 1] as usize);
+    fn stream(&self, (block, symbols): &(usize, usize)) -> Stream<'a> {
+        let (start, end) = (self.starts[*block] as usize, self.starts[block + 1] as usize);
         Stream {
             bytes: &self.streams[start..],
             bytes_max: end - start,
@@ -230,59 +236,9 @@ impl<'a> Symbols<'a> {
             bits: 0,
             count: 0,
             done: 0,
-            symbols: (self.rows - block * BLOCK).min(BLOCK),
+            symbols: (self.rows - block * BLOCK).min(BLOCK).min(*symbols),
         }
     }
-}
-
-/// The table from the next 11 bits to a symbol (low byte) and the length of its code.
-fn read_narrow(input: &mut Input<'_>) -> Result<Box<[u16; WINDOW]>, Flaw> {
-    let [first, last] = input.array()?;
-    let count = usize::from(last.checked_sub(first).ok_or(Flaw("a code has no symbols"))?) + 1;
-    let nibbles = input.take(count.div_ceil(2))?;
-    let mut code = Code { lengths: [0; 256] };
-    for (at, length) in code.lengths[usize::from(first)..=usize::from(last)].iter_mut().enumerate() {
-        *length = nibbles[at / 2] >> (at % 2 * 4) & 0xf;
-    }
-    if count == 1 && code.lengths[usize::from(first)] == 0 {
-        return Ok(Box::new([u16::from(first); WINDOW]));
-    }
-    let share = |length: &u8| if *length == 0 { 0 } else { WINDOW.checked_shr(u32::from(*length)).unwrap_or(0) };
-    let is_too_long = code.lengths.iter().any(|length| u32::from(*length) > LENGTH_MAX);
-    if is_too_long || code.lengths.iter().map(share).sum::<usize>() != WINDOW {
-        return Err(Flaw("the lengths of a code do not fit together"));
-    }
-    let mut table = Box::new([0u16; WINDOW]);
-    for (symbol, (first, length)) in code.codes().iter().zip(&code.lengths).enumerate() {
-        if *length > 0 {
-            let entry = symbol as u16 | u16::from(*length) << 8;
-            for slot in table[usize::from(*first)..].iter_mut().step_by(1 << length) {
-                *slot = entry;
-            }
-        }
-    }
-    Ok(table)
-}
-
-/// The table from the next 11 bits to up to three symbols (low bytes first), the length of their codes (bits 24..28) and
-/// their number (above).
-fn widened(narrow: &[u16; WINDOW]) -> Box<[u32; WINDOW]> {
-    let mut table = Box::new([0u32; WINDOW]);
-    for (window, slot) in table.iter_mut().enumerate() {
-        let (mut symbols, mut count, mut length) = (0, 0, 0);
-        while count < WIDE_SYMBOLS as u32 {
-            // Bits from beyond the window are taken for zeros: a symbol that needs them is not known.
-            let [symbol, bits] = narrow[window >> length].to_le_bytes();
-            if length + u32::from(bits) > LENGTH_MAX {
-                break;
-            }
-            symbols |= u32::from(symbol) << (8 * count);
-            length += u32::from(bits);
-            count += 1;
-        }
-        *slot = symbols | length << 24 | count << 28;
-    }
-    table
 }
 
 /// A block's stream while it is read.
@@ -317,17 +273,17 @@ impl Stream<'_> {
     }
 
     #[inline(always)]
-    fn next_wide(&mut self, table: &[u32; WINDOW], out: &mut Block) {
+    fn next_wide(&mut self, table: &Wide, out: &mut Block) {
         let entry = table[self.bits as usize % WINDOW];
-        if let Some(slots) = out[self.done..].first_chunk_mut::<4>() {
+        if let Some(slots) = out[self.done..].first_chunk_mut::<8>() {
             *slots = entry.to_le_bytes();
         }
-        self.skip(entry >> 24 & 0xf);
-        self.done += (entry >> 28) as usize;
+        self.skip((entry >> 56) as u32 & 0xf);
+        self.done += (entry >> 60) as usize;
     }
 
     #[inline(always)]
-    fn next_narrow(&mut self, table: &[u16; WINDOW], out: &mut Block) {
+    fn next_narrow(&mut self, table: &Narrow, out: &mut Block) {
         let [symbol, bits] = table[self.bits as usize % WINDOW].to_le_bytes();
         out[self.done] = symbol;
         self.skip(u32::from(bits));
@@ -346,8 +302,17 @@ impl Stream<'_> {
     }
 }
 
+/// Streams side by side, since each waits for its own loads only.
 #[inline(always)]
-fn read_wide(streams: &mut [Stream<'_>; LANES], table: &[u32; WINDOW], lanes: &mut [Block; LANES]) {
+fn read<const N: usize>(streams: &mut [Stream<'_>; N], tables: &Tables, lanes: &mut [Block; N]) {
+    if let Some(wide) = tables.wide() {
+        read_wide(streams, wide, lanes);
+    }
+    read_narrowly(streams, &tables.narrow, lanes);
+}
+
+#[inline(always)]
+fn read_wide<const N: usize>(streams: &mut [Stream<'_>; N], table: &Wide, lanes: &mut [Block; N]) {
     while streams.iter().all(|stream| stream.has_wide(LOOKUPS)) {
         for stream in streams.iter_mut() {
             stream.refill();
@@ -359,17 +324,19 @@ fn read_wide(streams: &mut [Stream<'_>; LANES], table: &[u32; WINDOW], lanes: &m
         }
     }
     for (stream, lane) in streams.iter_mut().zip(lanes) {
-        while stream.has_wide(LOOKUPS) {
+        while stream.has_wide(1) {
             stream.refill();
             for _ in 0..LOOKUPS {
-                stream.next_wide(table, lane);
+                if stream.has_wide(1) {
+                    stream.next_wide(table, lane);
+                }
             }
         }
     }
 }
 
 #[inline(always)]
-fn read_narrowly(streams: &mut [Stream<'_>; LANES], table: &[u16; WINDOW], lanes: &mut [Block; LANES]) {
+fn read_narrowly<const N: usize>(streams: &mut [Stream<'_>; N], table: &Narrow, lanes: &mut [Block; N]) {
     let is_left = |stream: &Stream<'_>| stream.done + LOOKUPS <= stream.symbols;
     while streams.iter().all(is_left) {
         for stream in streams.iter_mut() {
@@ -406,7 +373,7 @@ mod tests {
         let mut decoded = Vec::new();
         let blocks: Vec<usize> = (0..rows.div_ceil(BLOCK)).collect();
         for some in blocks.chunks(LANES) {
-            symbols.decode(std::array::from_fn(|lane| some[lane % some.len()]), &mut lanes)?;
+            symbols.decode(&some.iter().map(|block| (*block, BLOCK)).collect::<Vec<_>>(), &mut lanes)?;
             for (block, lane) in some.iter().zip(&lanes) {
                 decoded.extend_from_slice(&lane[..BLOCK.min(rows - block * BLOCK)]);
             }
@@ -417,8 +384,8 @@ mod tests {
     fn check(symbols: &[u8]) -> usize {
         let mut bytes = Vec::new();
         encode(symbols, &mut bytes);
-        // With the narrow table alone, and with the wide one.
-        for wanted_blocks in [1, WIDE_BLOCKS_MIN] {
+        // With the narrow table alone, unless the code is known, and with the wide one.
+        for wanted_blocks in [1, usize::MAX] {
             assert!(decode(&bytes, symbols.len(), wanted_blocks).unwrap() == symbols);
         }
         let estimated = estimate(&counts(symbols));
@@ -433,6 +400,27 @@ mod tests {
         let symbols: Vec<u8> = (0..65_536).map(|_| random.random::<u8>().count_ones() as u8).collect();
         let bits = check(&symbols) as f64 * 8.0 / symbols.len() as f64;
         assert!((2.54..2.61).contains(&bits), "{bits} bits a symbol");
+    }
+
+    #[test]
+    fn the_first_symbols_of_a_block_come_without_the_others() {
+        let mut random = ChaCha8Rng::seed_from_u64(4);
+        let symbols: Vec<u8> = (0..5 * BLOCK - 100).map(|_| random.random::<u8>().count_ones() as u8).collect();
+        let mut bytes = Vec::new();
+        encode(&symbols, &mut bytes);
+        for round in 0..500 {
+            let read = Symbols::read(&mut Input::new(&bytes), symbols.len(), round).unwrap();
+            let count = random.random_range(1..=LANES);
+            let wanted: Vec<_> =
+                (0..count).map(|_| (random.random_range(0..5), random.random_range(0..=BLOCK))).collect();
+            let mut lanes = [[0; size_of::<Block>()]; LANES];
+            read.decode(&wanted, &mut lanes).unwrap();
+            for ((block, count), lane) in wanted.iter().zip(&lanes) {
+                let of_block = symbols.chunks(BLOCK).nth(*block).unwrap();
+                let count = (*count).min(of_block.len());
+                assert!(lane[..count] == of_block[..count]);
+            }
+        }
     }
 
     #[test]
@@ -473,7 +461,7 @@ mod tests {
                 let end = if random.random() { 24 } else { bytes.len() };
                 bytes[random.random_range(0..end)] = random.random();
             }
-            let _ = decode(&bytes, 3000, if random.random() { 1 } else { WIDE_BLOCKS_MIN });
+            let _ = decode(&bytes, 3000, if random.random() { 1 } else { usize::MAX });
         }
     }
 }

@@ -1,0 +1,179 @@
+//! Tables for decoding a code. Pages of like columns have the same few codes, so each thread keeps the tables that it made
+//! last: reading one block of a page then costs no more than that block.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{Code, LENGTH_MAX, WINDOW};
+use crate::segment::encoding::{Flaw, Input};
+
+/// Most symbols of one look-up in the wide table.
+pub const WIDE_SYMBOLS: usize = 7;
+/// Making the wide table takes as long as reading so many blocks without.
+const WIDE_BLOCKS_MIN: usize = 6;
+/// Of 20 KiB each.
+const KEPT: usize = 32;
+
+/// From the next 11 bits of a stream to what they say.
+pub type Narrow = [u16; WINDOW];
+pub type Wide = [u64; WINDOW];
+
+/// A code's tables.
+pub struct Tables {
+    /// Symbol (low byte) and the length of its code.
+    pub narrow: Box<Narrow>,
+    wide: OnceCell<Box<Wide>>,
+    /// That were read with these tables.
+    blocks: Cell<usize>,
+}
+
+impl Tables {
+    /// Reads a code; its tables are made, or are there from another page. So many blocks are to be read with them.
+    pub fn read(input: &mut Input<'_>, blocks: usize) -> Result<Rc<Self>, Flaw> {
+        let description = Description::read(input)?;
+        let tables = KEPT_TABLES.with_borrow_mut(|kept| kept.get(description))?;
+        tables.blocks.set(tables.blocks.get().saturating_add(blocks));
+        Ok(tables)
+    }
+
+    /// Up to seven symbols (low bytes first), the length of their codes (bits 56..60) and their number (above). There
+    /// once it pays.
+    pub fn wide(&self) -> Option<&Wide> {
+        let is_worth_it = self.wide.get().is_some() || self.blocks.get() >= WIDE_BLOCKS_MIN;
+        is_worth_it.then(|| &**self.wide.get_or_init(|| widened(&self.narrow)))
+    }
+
+    fn of(description: Description<'_>) -> Result<Self, Flaw> {
+        let narrow = narrow(&description.code(), description.first)?;
+        Ok(Self { narrow, wide: OnceCell::new(), blocks: Cell::new(0) })
+    }
+}
+
+thread_local! {
+    static KEPT_TABLES: RefCell<Kept> = RefCell::new(Kept { slots: std::array::from_fn(|_| None) });
+}
+
+/// One takes the place of another whose code's hash is equal.
+struct Kept {
+    slots: [Option<KeptTables>; KEPT],
+}
+
+struct KeptTables {
+    first: u8,
+    last: u8,
+    nibbles: Box<[u8]>,
+    tables: Rc<Tables>,
+}
+
+impl Kept {
+    fn get(&mut self, description: Description<'_>) -> Result<Rc<Tables>, Flaw> {
+        let Description { first, last, nibbles } = description;
+        let hash = xxh3_64_with_seed(nibbles, u64::from_le_bytes([first, last, 0, 0, 0, 0, 0, 0]));
+        let slot = &mut self.slots[hash as usize % KEPT];
+        if let Some(kept) = slot
+            && (kept.first, kept.last, &*kept.nibbles) == (first, last, nibbles)
+        {
+            return Ok(Rc::clone(&kept.tables));
+        }
+        let tables = Rc::new(Tables::of(description)?);
+        *slot = Some(KeptTables { first, last, nibbles: nibbles.into(), tables: Rc::clone(&tables) });
+        Ok(tables)
+    }
+}
+
+/// A code as a page has it: least and greatest symbol, and half a byte for each from the one to the other.
+#[derive(Clone, Copy)]
+struct Description<'a> {
+    first: u8,
+    last: u8,
+    nibbles: &'a [u8],
+}
+
+impl<'a> Description<'a> {
+    fn read(input: &mut Input<'a>) -> Result<Self, Flaw> {
+        let [first, last] = input.array()?;
+        let count = usize::from(last.checked_sub(first).ok_or(Flaw("a code has no symbols"))?) + 1;
+        Ok(Self { first, last, nibbles: input.take(count.div_ceil(2))? })
+    }
+
+    fn code(&self) -> Code {
+        let mut code = Code { lengths: [0; 256] };
+        for (at, length) in code.lengths[usize::from(self.first)..=usize::from(self.last)].iter_mut().enumerate() {
+            *length = self.nibbles[at / 2] >> (at % 2 * 4) & 0xf;
+        }
+        code
+    }
+}
+
+/// `only` is the symbol of a code that has no bits.
+fn narrow(code: &Code, only: u8) -> Result<Box<Narrow>, Flaw> {
+    if code.lengths.iter().all(|length| *length == 0) {
+        return Ok(Box::new([u16::from(only); WINDOW]));
+    }
+    let share = |length: &u8| if *length == 0 { 0 } else { WINDOW.checked_shr(u32::from(*length)).unwrap_or(0) };
+    let is_too_long = code.lengths.iter().any(|length| u32::from(*length) > LENGTH_MAX);
+    if is_too_long || code.lengths.iter().map(share).sum::<usize>() != WINDOW {
+        return Err(Flaw("the lengths of a code do not fit together"));
+    }
+    let mut table = Box::new([0u16; WINDOW]);
+    for (symbol, (first, length)) in code.codes().iter().zip(&code.lengths).enumerate() {
+        if *length > 0 {
+            let entry = symbol as u16 | u16::from(*length) << 8;
+            for slot in table[usize::from(*first)..].iter_mut().step_by(1 << length) {
+                *slot = entry;
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn widened(narrow: &Narrow) -> Box<Wide> {
+    let mut table = Box::new([0u64; WINDOW]);
+    for (window, slot) in table.iter_mut().enumerate() {
+        let (mut symbols, mut count, mut length) = (0u64, 0, 0);
+        while count < WIDE_SYMBOLS as u64 {
+            // Bits from beyond the window are taken for zeros: a symbol that needs them is not known.
+            let [symbol, bits] = narrow[window >> length].to_le_bytes();
+            if length + u32::from(bits) > LENGTH_MAX {
+                break;
+            }
+            symbols |= u64::from(symbol) << (8 * count);
+            length += u32::from(bits);
+            count += 1;
+        }
+        *slot = symbols | u64::from(length) << 56 | count << 60;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(description: &[u8], blocks: usize) -> Result<Rc<Tables>, Flaw> {
+        Tables::read(&mut Input::new(description), blocks)
+    }
+
+    #[test]
+    fn a_code_that_was_read_before_has_its_tables() {
+        // Symbols 5 and 6 of one bit each; 5 to 7 of one and two bits.
+        let (two, three) = ([5, 6, 0x11], [5, 7, 0x21, 0x2]);
+        let first = read(&two, 1).unwrap();
+        assert_eq!(first.narrow[..4], [0x105, 0x106, 0x105, 0x106]);
+        assert!(first.wide().is_none());
+        assert_eq!(read(&three, 1).unwrap().narrow[..4], [0x105, 0x206, 0x105, 0x207]);
+        let again = read(&two, WIDE_BLOCKS_MIN).unwrap();
+        assert!(Rc::ptr_eq(&first, &again));
+        let wide = again.wide().unwrap();
+        assert_eq!(wide[0b1111_0101], 7 << 60 | 7 << 56 | 0x06_06_06_05_06_05_06);
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_refused_each_time() {
+        for description in [&[5, 4, 0][..], &[5], &[5, 6], &[5, 6, 0x12], &[0, 1, 0xcc]] {
+            assert!(read(description, 1).is_err() && read(description, 1).is_err());
+        }
+    }
+}
