@@ -16,7 +16,9 @@ mod write;
 pub(crate) use fast::DayCache;
 pub use interval::parse_interval;
 pub(crate) use read::{parse_date, parse_time, parse_timestamp, parse_timestamptz};
-pub(crate) use write::{interval_us, write_date, write_interval, write_time, write_timestamp, write_timestamptz};
+pub(crate) use write::{
+    RecentHour, interval_us, write_date, write_interval, write_time, write_timestamp, write_timestamptz,
+};
 
 use crate::error::{DATETIME_OVERFLOW, INTERVAL_OVERFLOW, INVALID_DATETIME, ValueError, ZONE_DISPLACEMENT, lossy};
 

@@ -1,5 +1,7 @@
 //! Dates, times, timestamps and intervals as ISO text.
 
+use std::cell::Cell;
+
 use arrow::datatypes::IntervalMonthDayNano;
 use bytes::{BufMut, BytesMut};
 use meridian_proto::time::US_PER_DAY;
@@ -81,17 +83,64 @@ fn write_infinity(us: i64, out: &mut impl BufMut) -> bool {
     true
 }
 
-pub(crate) fn write_timestamp(us: i64, out: &mut impl BufMut) {
+/// Year to hour, `2013-07-04 16:`, of the time that was written last: times of a result mostly follow one another.
+#[derive(Default)]
+pub(crate) struct RecentHour(Cell<Option<(i64, [u8; HOUR_BYTES])>>);
+
+/// With four digits of a year.
+const HOUR_BYTES: usize = 14;
+/// With a year of any length.
+const TIMESTAMP_BYTES_MAX: usize = 40;
+
+impl RecentHour {
+    /// Writes date and time of day, says whether the year is before Christ.
+    #[inline]
+    fn write(&self, days: i64, us_of_day: i64, out: &mut impl BufMut) -> bool {
+        let hour = days * 24 + us_of_day / US_PER_HOUR;
+        match self.0.get() {
+            Some((recent, text)) if recent == hour => {
+                out.put_slice(&text);
+                write_within_hour(us_of_day % US_PER_HOUR, out);
+                false
+            }
+            _ => self.write_anew(hour, days, us_of_day, out),
+        }
+    }
+
+    fn write_anew(&self, hour: i64, days: i64, us_of_day: i64, out: &mut impl BufMut) -> bool {
+        let mut text = [0; TIMESTAMP_BYTES_MAX];
+        let mut rest = &mut text[..];
+        let is_bc = write_ymd(days, &mut rest);
+        rest.put_u8(b' ');
+        write_time(us_of_day, &mut rest);
+        let length = TIMESTAMP_BYTES_MAX - rest.remaining_mut();
+        out.put_slice(&text[..length]);
+        if !is_bc && let Some(start) = text.first_chunk().filter(|start: &&[u8; HOUR_BYTES]| start.ends_with(b":")) {
+            self.0.set(Some((hour, *start)));
+        }
+        is_bc
+    }
+}
+
+/// `mm:ss[.ffffff]`
+#[inline]
+fn write_within_hour(us: i64, out: &mut impl BufMut) {
+    let seconds = (us / US_PER_SECOND) as u32;
+    let two = |value: u32| [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
+    let ([a, b], [c, d]) = (two(seconds / 60), two(seconds % 60));
+    out.put_slice(&[a, b, b':', c, d]);
+    write_fraction(us % US_PER_SECOND, out);
+}
+
+pub(crate) fn write_timestamp(us: i64, recent: &RecentHour, out: &mut impl BufMut) {
     if write_infinity(us, out) {
         return;
     }
-    let is_bc = write_ymd(us.div_euclid(US_PER_DAY), out);
-    out.put_u8(b' ');
-    write_time(us.rem_euclid(US_PER_DAY), out);
+    let is_bc = recent.write(us.div_euclid(US_PER_DAY), us.rem_euclid(US_PER_DAY), out);
     write_era(is_bc, out);
 }
 
-pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, out: &mut impl BufMut) {
+pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, recent: &RecentHour, out: &mut impl BufMut) {
     if write_infinity(us, out) {
         return;
     }
@@ -99,9 +148,7 @@ pub(crate) fn write_timestamptz(us: i64, zone: &TimeZone, out: &mut impl BufMut)
     let (days, us_of_day) = (us.div_euclid(US_PER_DAY), us.rem_euclid(US_PER_DAY));
     // In two parts, since the sum can leave an `i64` at its ends.
     let local_us = us_of_day + i64::from(east_s) * US_PER_SECOND;
-    let is_bc = write_ymd(days + local_us.div_euclid(US_PER_DAY), out);
-    out.put_u8(b' ');
-    write_time(local_us.rem_euclid(US_PER_DAY), out);
+    let is_bc = recent.write(days + local_us.div_euclid(US_PER_DAY), local_us.rem_euclid(US_PER_DAY), out);
     write_offset(east_s, out);
     write_era(is_bc, out);
 }
@@ -174,4 +221,42 @@ pub(crate) fn write_interval(interval: IntervalMonthDayNano, out: &mut BytesMut)
     out.put_u8(b':');
     write_two((rest % US_PER_MINUTE / US_PER_SECOND) as u32, out);
     write_fraction(rest % US_PER_SECOND, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn times_after_one_another_are_written_as_each_by_itself() {
+        let mut random = rand::rngs::StdRng::seed_from_u64(1);
+        for name in ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns"] {
+            let zone = TimeZone::parse(name).unwrap();
+            let recent = RecentHour::default();
+            let mut us = 0i64;
+            for _ in 0..20_000 {
+                us = match random.random_range(0..50) {
+                    // Any time that there is, years before Christ and beyond 9999 among them.
+                    0 => random.random_range(-210_866_803_200_000_000..9_223_371_331_199_999_999),
+                    1..5 => us.saturating_add(random.random_range(-US_PER_DAY..US_PER_DAY)),
+                    step => {
+                        us.saturating_add(i64::from(step) * [1, 1000, US_PER_SECOND, US_PER_MINUTE][step as usize % 4])
+                    }
+                };
+                let (mut after_others, mut alone) = (BytesMut::new(), BytesMut::new());
+                write_timestamptz(us, &zone, &recent, &mut after_others);
+                write_timestamptz(us, &zone, &RecentHour::default(), &mut alone);
+                assert_eq!(after_others, alone, "{us}");
+            }
+        }
+        let mut text = BytesMut::new();
+        let recent = RecentHour::default();
+        for us in [1_372_953_599_000_000, 1_372_953_599_000_001, 1_372_953_600_000_000] {
+            write_timestamp(us, &recent, &mut text);
+            text.put_u8(b'|');
+        }
+        assert_eq!(text, "2013-07-04 15:59:59|2013-07-04 15:59:59.000001|2013-07-04 16:00:00|");
+    }
 }

@@ -20,6 +20,7 @@ use meridian_proto::time::US_PER_DAY;
 
 use super::{Column, Encoder};
 use crate::calendar::{TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY, US_PER_SECOND};
+use crate::datetime::RecentHour;
 use crate::format::Format;
 use crate::types::numeric;
 
@@ -64,8 +65,10 @@ fn exact(sql_type: &SqlType, array: &ArrayRef, format: &Format) -> Option<Column
             _ => return None,
         },
         SqlType::Jsonb => Column::Jsonb(array.as_string_opt::<i32>()?.clone()),
-        SqlType::Timestamptz => Column::Timestamptz(timestamps(array)?, format.time_zone.clone()),
-        SqlType::Timestamp => Column::Timestamp(timestamps(array)?),
+        SqlType::Timestamptz => {
+            Column::Timestamptz(timestamps(array)?, format.time_zone.clone(), RecentHour::default())
+        }
+        SqlType::Timestamp => Column::Timestamp(timestamps(array)?, RecentHour::default()),
         SqlType::Date => Column::Date(dates(array)?),
         SqlType::Time => Column::Time(times(array)?),
         SqlType::Interval => Column::Interval(intervals(array)?),

@@ -14,7 +14,7 @@ use meridian_proto::SqlType;
 use meridian_proto::time::{POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_US};
 
 use crate::calendar::{DATE_INFINITY, DATE_NEG_INFINITY, TIMESTAMP_INFINITY, TIMESTAMP_NEG_INFINITY};
-use crate::datetime;
+use crate::datetime::{self, RecentHour};
 use crate::format::{ByteaOutput, Format};
 use crate::types::{array, bytea, float, integer, numeric, string, uuid};
 use crate::zone::TimeZone;
@@ -52,8 +52,8 @@ pub(crate) enum Column {
     /// char(n), which is held without the spaces at its end.
     Char(StringArray, usize),
     Jsonb(StringArray),
-    Timestamptz(TimestampMicrosecondArray, TimeZone),
-    Timestamp(TimestampMicrosecondArray),
+    Timestamptz(TimestampMicrosecondArray, TimeZone, RecentHour),
+    Timestamp(TimestampMicrosecondArray, RecentHour),
     Date(Date32Array),
     Time(Time64MicrosecondArray),
     Interval(IntervalMonthDayNanoArray),
@@ -107,8 +107,10 @@ impl Encoder {
             Column::LargeText(values) => out.put_slice(values.value(row).as_bytes()),
             Column::TextView(values) => out.put_slice(values.value(row).as_bytes()),
             Column::Char(values, length) => string::write_char(values.value(row), *length, out),
-            Column::Timestamptz(values, zone) => datetime::write_timestamptz(values.value(row), zone, out),
-            Column::Timestamp(values) => datetime::write_timestamp(values.value(row), out),
+            Column::Timestamptz(values, zone, recent) => {
+                datetime::write_timestamptz(values.value(row), zone, recent, out);
+            }
+            Column::Timestamp(values, recent) => datetime::write_timestamp(values.value(row), recent, out),
             Column::Date(values) => datetime::write_date(values.value(row), out),
             Column::Time(values) => datetime::write_time(values.value(row), out),
             Column::Interval(values) => datetime::write_interval(values.value(row), out),
@@ -139,7 +141,7 @@ impl Encoder {
                 out.put_u8(1);
                 out.put_slice(values.value(row).as_bytes());
             }
-            Column::Timestamptz(values, _) | Column::Timestamp(values) => {
+            Column::Timestamptz(values, ..) | Column::Timestamp(values, _) => {
                 out.put_i64(match values.value(row) {
                     infinity @ (TIMESTAMP_INFINITY | TIMESTAMP_NEG_INFINITY) => infinity,
                     us => us.saturating_sub(POSTGRES_EPOCH_US),

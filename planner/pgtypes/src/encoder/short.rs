@@ -61,10 +61,12 @@ impl Encoder {
             }
             Column::Bool(values) => sized(field, |out| out.put_u8(if values.value(row) { b't' } else { b'f' })),
             Column::Date(values) => sized(field, |out| datetime::write_date(values.value(row), out)),
-            Column::Timestamptz(values, zone) => {
-                sized(field, |out| datetime::write_timestamptz(values.value(row), zone, out))
+            Column::Timestamptz(values, zone, recent) => {
+                sized(field, |out| datetime::write_timestamptz(values.value(row), zone, recent, out))
             }
-            Column::Timestamp(values) => sized(field, |out| datetime::write_timestamp(values.value(row), out)),
+            Column::Timestamp(values, recent) => {
+                sized(field, |out| datetime::write_timestamp(values.value(row), recent, out))
+            }
             _ => return None,
         })
     }
