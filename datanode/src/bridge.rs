@@ -7,7 +7,9 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -81,12 +83,14 @@ pub struct Answer<T> {
     shard: ShardId,
 }
 
-impl<T> Answer<T> {
-    pub async fn wait(self) -> Result<T, Refusal> {
-        match self.receiver.await {
+impl<T> Future for Answer<T> {
+    type Output = Result<T, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.receiver.poll_unpin(context).map(|answer| match answer {
             Ok(answer) => answer,
             Err(_) => Err(lost(self.lane, format!("shard {} has stopped", self.shard))),
-        }
+        })
     }
 }
 
@@ -146,7 +150,7 @@ impl<S: Clone + 'static> ShardHandle<S> {
         F: FnOnce(S) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, Refusal>> + 'static,
     {
-        self.submit(lane, request).await?.wait().await
+        self.submit(lane, request).await?.await
     }
 
     /// Sends a request; waits only for room in the mailbox.
@@ -453,7 +457,7 @@ mod tests {
             Ok(())
         };
         tokio::time::timeout(Duration::from_secs(5), handle.call(Lane::Write, write)).await.unwrap().unwrap();
-        scan.wait().await.unwrap();
+        scan.await.unwrap();
         stop(&handle).await;
     }
 
@@ -474,7 +478,7 @@ mod tests {
         assert!(matches!(refused, Err(Refusal::Overloaded(_))), "{refused:?}");
         drop(release);
         for answer in waiting {
-            answer.wait().await.unwrap();
+            answer.await.unwrap();
         }
         assert_eq!(handle.call(Lane::Scan, |_| async { Ok(()) }).await, Ok(()));
         stop(&handle).await;

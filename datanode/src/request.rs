@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
-use meridian_client::cluster::Maintenance;
+use meridian_client::cluster::{Maintenance, PlanObject};
 use meridian_engine::WriteMode;
-use meridian_fragment::{FRAGMENT_VERSION, leaf_of};
+use meridian_fragment::{FRAGMENT_VERSION, SharedFragment, leaf_of};
 use meridian_proto::convert::ConvertError;
 use meridian_proto::{
     CatalogVersion, ChunkId, CommandId, Epoch, Refusal, SchemaVersion, Sequence, ShardId, TransactionId, Ts,
@@ -192,6 +192,19 @@ impl TryFrom<wire::ScanRequest> for ScanCall {
     type Error = Refusal;
 
     fn try_from(wire: wire::ScanRequest) -> Result<Self, Refusal> {
+        let plan = meridian_fragment::decode(&wire.plan).map_err(|error| Refusal::Protocol(error.strip_backtrace()));
+        Self::new(wire, plan)
+    }
+}
+
+impl ScanCall {
+    /// A request, and its plan as an object.
+    pub fn of_object(wire: wire::ScanRequest, plan: &PlanObject) -> Result<Self, Refusal> {
+        let plan = plan.downcast_ref::<SharedFragment>().map(|shared| Arc::clone(shared.plan()));
+        Self::new(wire, plan.ok_or_else(|| Refusal::Protocol("a plan of another kind".to_owned())))
+    }
+
+    fn new(wire: wire::ScanRequest, plan: Result<Arc<dyn ExecutionPlan>, Refusal>) -> Result<Self, Refusal> {
         check_wire_version(wire.wire_version)?;
         if wire.fragment_version != FRAGMENT_VERSION {
             return protocol(format!(
@@ -205,7 +218,7 @@ impl TryFrom<wire::ScanRequest> for ScanCall {
         if chunks.is_empty() {
             return protocol("a scan of no chunks");
         }
-        let plan = meridian_fragment::decode(&wire.plan).map_err(|error| Refusal::Protocol(error.strip_backtrace()))?;
+        let plan = plan?;
         if leaf_of(&plan).is_none() {
             return protocol("a fragment without a chunk scan");
         }

@@ -41,6 +41,8 @@ use crate::statement_error::refusal_of;
 const LEAF_BATCHES_MAX: usize = 1;
 /// Batches between a shard and the stream that sends them. 8192 rows x 100 bytes x 4 = 3.2 MiB.
 pub const RESULT_BATCHES_MAX: usize = 4;
+/// So many rows are kept to be given with the answer, so that few rows wake their receiver once.
+const KEPT_ROWS_MAX: usize = 512;
 
 /// A scan whose questions are all answered.
 pub struct ScanWork {
@@ -88,9 +90,18 @@ pub async fn begin_reads(shard: Shard, chunks: Vec<ChunkRef>, snapshot: Ts) -> R
     try_join_all(begun).await
 }
 
+/// A scan that came to its end.
+pub struct Finished {
+    pub statistics: ScanStatistics,
+    /// Rows that were not sent.
+    pub rest: Vec<RecordBatch>,
+    /// The receiver is woken by the answer alone, not by the end of the channel before it.
+    _results: flume::Sender<RecordBatch>,
+}
+
 /// How a scan that was begun went on.
 pub enum Ran {
-    Done(ScanStatistics),
+    Done(Finished),
     /// Nothing was read: there are stages of others whose outcome must be asked for first.
     Undecided(Vec<Undecided>),
 }
@@ -111,18 +122,14 @@ pub async fn begin_and_run(
     let read =
         |begun: Undecided| ChunkRead { chunk: begun.chunk.chunk, epoch: begun.chunk.epoch, resolved: Vec::new() };
     let work = ScanWork { chunks: begun.into_iter().map(read).collect(), ..work };
-    run_scan(shard, work, results).await.map(Ran::Done)
+    run_scan(shard, work, results).await
 }
 
 /// Runs a scan to its end. Runs on the shard.
 ///
 /// # Errors
 /// `Canceled` when nobody takes the results any more.
-pub async fn run_scan(
-    shard: Shard,
-    work: ScanWork,
-    results: flume::Sender<RecordBatch>,
-) -> Result<ScanStatistics, Refusal> {
+pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<RecordBatch>) -> Result<Ran, Refusal> {
     if leaf_of(&work.plan).is_none() {
         return Err(Refusal::Protocol("no chunk scan".to_owned()));
     }
@@ -136,28 +143,34 @@ pub async fn run_scan(
     let reading = pin!(reader.serve(opened));
     let sending = pin!(send_results(stream, &results));
     // The plan may end before its leaf does (LIMIT); what is left is not read.
-    let rows_sent = match select(sending, reading).await {
-        Either::Left((rows_sent, _)) => rows_sent?,
+    let (rows_returned, rest) = match select(sending, reading).await {
+        Either::Left((sent, _)) => sent?,
         Either::Right(((), sending)) => sending.await?,
     };
-    let read = *statistics.borrow();
-    Ok(ScanStatistics { rows_returned: rows_sent, ..read })
+    let statistics = ScanStatistics { rows_returned, ..*statistics.borrow() };
+    Ok(Ran::Done(Finished { statistics, rest, _results: results.clone() }))
 }
 
+/// Sends all rows but the last few. Returns how many there were, and those.
 async fn send_results(
     mut stream: SendableRecordBatchStream,
     results: &flume::Sender<RecordBatch>,
-) -> Result<u64, Refusal> {
-    let mut rows = 0;
+) -> Result<(u64, Vec<RecordBatch>), Refusal> {
+    let (mut rows, mut kept) = (0, Vec::new());
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(|error| refusal_of(&error))?;
         if batch.num_rows() > 0 {
             rows += batch.num_rows() as u64;
-            results.send_async(batch).await.map_err(|_| Refusal::Canceled)?;
+            kept.push(batch);
+        }
+        if kept.iter().map(RecordBatch::num_rows).sum::<usize>() > KEPT_ROWS_MAX {
+            for batch in kept.drain(..) {
+                results.send_async(batch).await.map_err(|_| Refusal::Canceled)?;
+            }
         }
         breathe().await;
     }
-    Ok(rows)
+    Ok((rows, kept))
 }
 
 /// The source that a leaf finds in its context. It may travel; the rows are read by the shard's own task.

@@ -13,7 +13,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::{join_all, try_join_all};
 use futures::stream::{self, Stream};
 use futures::{StreamExt, TryStreamExt};
-use meridian_client::cluster::{CatalogView, Cluster, LocalDataNode, ScanPart, ScanParts};
+use meridian_client::cluster::{CatalogView, Cluster, LocalDataNode, PlanObject, ScanPart, ScanParts};
 use meridian_engine::{
     Answer as Outcome, Decide, Decision, Question, Resolve, ScanStatistics, Shard, ShardStatus, Write,
 };
@@ -166,8 +166,12 @@ impl LocalDataNode for Service {
         self.0.write(WriteCall::try_from(request)?).await
     }
 
-    async fn scan(&self, request: wire::ScanRequest) -> Result<ScanParts, Refusal> {
-        let results = self.0.scan(ScanCall::try_from(request)?).await?;
+    async fn scan(&self, request: wire::ScanRequest, plan: Option<PlanObject>) -> Result<ScanParts, Refusal> {
+        let call = match plan {
+            Some(plan) => ScanCall::of_object(request, &plan)?,
+            None => ScanCall::try_from(request)?,
+        };
+        let results = self.0.scan(call).await?;
         Ok(Box::pin(stream::try_unfold(results, |mut results| async move {
             Ok(results.next().await?.map(|part| (part, results)))
         })))
@@ -260,7 +264,7 @@ impl Inner {
         let run = move |shard: Shard| begin_and_run(shard, work, chunks, sender);
         let answer = Some(shard.submit(Lane::Scan, run).await?);
         let service = Arc::clone(self);
-        Ok(Results { service, shard, call, batches, answer, started })
+        Ok(Results { service, shard, call, batches, answer, rest: VecDeque::new(), done: None, started })
     }
 
     fn work(&self, call: &ScanCall, chunks: Vec<ChunkRead>) -> ScanWork {
@@ -555,24 +559,33 @@ struct Results {
     call: ScanCall,
     batches: flume::Receiver<RecordBatch>,
     answer: Option<Answer<Ran>>,
+    /// What is left when the shard is done.
+    rest: VecDeque<RecordBatch>,
+    done: Option<wire::ScanStatistics>,
     started: Instant,
 }
 
 impl Results {
     async fn next(&mut self) -> Result<Option<ScanPart>, Refusal> {
         loop {
-            if let Ok(batch) = self.batches.recv_async().await {
+            if let Some(batch) = self.rest.pop_front() {
                 return Ok(Some(ScanPart::Rows(batch)));
             }
-            // The shard is done: the last part says how it went.
-            let Some(answer) = self.answer.take() else { return Ok(None) };
-            let ran = answer.wait().await.inspect_err(|error| {
-                debug!(query = self.call.query, %error, "scan failed");
-            })?;
+            let Some(answer) = &mut self.answer else { return Ok(self.done.take().map(ScanPart::Done)) };
+            // The answer of a scan that is done holds the channel open: one of the two becomes ready, once.
+            let ran = tokio::select! {
+                biased;
+                Ok(batch) = self.batches.recv_async() => return Ok(Some(ScanPart::Rows(batch))),
+                ran = answer => ran,
+            };
+            self.answer = None;
+            let ran = ran.inspect_err(|error| debug!(query = self.call.query, %error, "scan failed"))?;
             match ran {
-                Ran::Done(statistics) => {
+                Ran::Done(finished) => {
                     let elapsed_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    return Ok(Some(ScanPart::Done(wire_statistics(&statistics, elapsed_us))));
+                    self.done = Some(wire_statistics(&finished.statistics, elapsed_us));
+                    // What was sent came before what was kept.
+                    self.rest = self.batches.drain().chain(finished.rest).collect();
                 }
                 Ran::Undecided(begun) => self.run_settled(begun).await?,
             }
@@ -584,7 +597,7 @@ impl Results {
         let chunks = self.service.settle(&self.shard, begun, &self.call).await?;
         let work = self.service.work(&self.call, chunks);
         let (sender, batches) = flume::bounded(RESULT_BATCHES_MAX);
-        let run = move |shard: Shard| async move { run_scan(shard, work, sender).await.map(Ran::Done) };
+        let run = move |shard: Shard| async move { run_scan(shard, work, sender).await };
         self.answer = Some(self.shard.submit(Lane::Scan, run).await?);
         self.batches = batches;
         Ok(())

@@ -9,9 +9,10 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int64Type};
 use datafusion::physical_plan::ExecutionPlan;
-use meridian_client::cluster::ScanPart;
+use futures::TryStreamExt;
+use meridian_client::cluster::{PlanObject, ScanPart};
 use meridian_datanode::{DataNode, DataNodeError};
-use meridian_fragment::check_allowed;
+use meridian_fragment::{SharedFragment, check_allowed};
 use meridian_proto::command::Command;
 use meridian_proto::start::Start;
 use meridian_proto::wire::SealState;
@@ -243,7 +244,7 @@ async fn a_node_in_the_same_process_is_called_without_messages_while_it_lives() 
     lab.write(lab.write_request(chunk, 1, &batch(&table, 0..10_000, "a")).await).await.unwrap();
 
     let request = lab.scan_request(&[chunk], lab.snapshot().await, &lab.leaf(&table));
-    let mut stream = lab.cluster.scan(lab.node, request, &table.schema.arrow()).await.unwrap();
+    let mut stream = lab.open_scan(request, &table.schema.arrow()).await.unwrap();
     let mut rows = 0;
     let statistics = loop {
         match stream.next().await.unwrap().unwrap() {
@@ -259,6 +260,17 @@ async fn a_node_in_the_same_process_is_called_without_messages_while_it_lives() 
     let refusal = lab
         .write(wire::WriteRequest { wire_version: 9, ..lab.write_request(chunk, 2, &batch(&table, 0..1, "a")).await });
     assert!(refusal.await.unwrap_err().to_string().contains("wire version 9"));
+
+    // A plan that comes as an object runs as it is.
+    let snapshot = lab.snapshot().await;
+    let local = channels.data_node(&address).unwrap();
+    let request = wire::ScanRequest { plan: Vec::new(), ..lab.scan_request(&[chunk], snapshot, &lab.leaf(&table)) };
+    let shared: PlanObject = Arc::new(SharedFragment::of(&lab.leaf(&table)).unwrap());
+    let parts: Vec<_> = local.scan(request.clone(), Some(shared)).await.unwrap().try_collect().await.unwrap();
+    assert!(matches!(parts.last(), Some(ScanPart::Done(statistics)) if statistics.rows_returned == 10_000));
+    let refusal = local.scan(request, Some(Arc::new("a plan"))).await.err().unwrap();
+    assert!(refusal.to_string().contains("another kind"), "{refusal}");
+    drop(local);
 
     lab.stop_data_node().await;
     assert!(channels.data_node(&address).is_none(), "it ended, and nobody holds it");
@@ -279,7 +291,7 @@ async fn a_dropped_scan_ends_on_the_shard() {
     // More of them than a shard runs at a time: each must have made room.
     for _ in 0..80 {
         let request = lab.scan_request(&[chunk], lab.snapshot().await, &lab.leaf(&table));
-        let mut stream = lab.cluster.scan(lab.node, request, &table.schema.arrow()).await.unwrap();
+        let mut stream = lab.open_scan(request, &table.schema.arrow()).await.unwrap();
         assert!(stream.next().await.unwrap().is_some());
         drop(stream);
     }

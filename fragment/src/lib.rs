@@ -3,7 +3,8 @@
 //!
 //! A gateway builds a plan over a [`ChunkScanExec`], absorbs what [`is_pushable`] lets it, and [`encode`]s it. A data
 //! node [`decode`]s it, once per execution since plans with dynamic filters are good for one, and executes it with
-//! [`task_context`], whose [`ChunkSource`] supplies the leaf's rows. Both ends hold the plan against the same allow-list,
+//! [`task_context`], whose [`ChunkSource`] supplies the leaf's rows. A data node in the gateway's own process gets most of
+//! them as they are, a [`SharedFragment`]. Both ends hold the plan against the same allow-list,
 //! and both resolve functions by name from the same list.
 //!
 //! Modules in order; each uses only those above it.
@@ -18,6 +19,7 @@ mod functions;
 mod leaf;
 mod metadata;
 mod schemas;
+mod shared;
 mod sorted;
 mod trace;
 mod want;
@@ -31,6 +33,7 @@ pub use first_rows::{FirstRowsExec, FirstRowsMode, KeySort};
 pub use functions::{is_known_aggregate, is_known_scalar};
 pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
+pub use shared::SharedFragment;
 pub use sorted::sorted_rows;
 pub use want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 

@@ -16,7 +16,7 @@ pub mod watch;
 
 pub use channel::{Channels, LocalListener};
 pub use data::SendError;
-pub use local::{LocalDataNode, LocalMember, ScanPart, ScanParts};
+pub use local::{Fragment, LocalDataNode, LocalMember, PlanObject, ScanPart, ScanParts};
 pub use meta::MetaClient;
 pub use scan::ScanStream;
 pub use seal::Sealed;

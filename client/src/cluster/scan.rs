@@ -8,7 +8,7 @@ use meridian_proto::{NodeId, Refusal, wire};
 use tonic::Streaming;
 
 use super::Cluster;
-use super::local::{ScanPart, ScanParts};
+use super::local::{Fragment, ScanPart, ScanParts};
 
 /// Rows as they come in. Dropping it ends the fragment there.
 pub struct ScanStream {
@@ -27,16 +27,21 @@ enum Source {
 }
 
 impl Cluster {
-    /// Runs a fragment, whose rows have that schema.
+    /// Runs a fragment, whose rows have that schema. The request comes without its plan.
     pub async fn scan(
         &self,
         node: NodeId,
         request: wire::ScanRequest,
+        fragment: &dyn Fragment,
         schema: &SchemaRef,
     ) -> Result<ScanStream, Refusal> {
+        let encoded = |request| fragment.encoded().map(|plan| wire::ScanRequest { plan: plan.to_vec(), ..request });
         let source = match self.local(node) {
-            Some(local) => Source::Local(local.scan(request).await?),
-            None => Source::Wire(Box::new(self.start_scan(node, request).await?)),
+            Some(local) => Source::Local(match fragment.object() {
+                Some(plan) => local.scan(request, Some(plan)).await?,
+                None => local.scan(encoded(request)?, None).await?,
+            }),
+            None => Source::Wire(Box::new(self.start_scan(node, encoded(request)?).await?)),
         };
         let schema = SchemaRef::clone(schema);
         Ok(ScanStream { cluster: self.clone(), node, schema, source, statistics: None, bytes: 0 })

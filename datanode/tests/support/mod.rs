@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use datafusion::physical_plan::ExecutionPlan;
-use meridian_client::cluster::{CatalogView, Channels, Cluster, ScanPart};
+use meridian_client::cluster::{CatalogView, Channels, Cluster, Fragment, PlanObject, ScanPart, ScanStream};
 use meridian_datanode::{DataNode, DataNodeOptions, HEARTBEAT, SCAN_BYTES_MAX_DEFAULT};
 use meridian_fragment::{ChunkScanExec, FRAGMENT_VERSION, encode};
 use meridian_meta::{Bootstrap, Member, MemberOptions};
@@ -31,6 +32,19 @@ pub fn soon() -> Instant {
 }
 
 /// Meta, which outlives the data node's restarts.
+/// A fragment that always travels as bytes.
+struct OnlyBytes(Bytes);
+
+impl Fragment for OnlyBytes {
+    fn object(&self) -> Option<PlanObject> {
+        None
+    }
+
+    fn encoded(&self) -> Result<Bytes, Refusal> {
+        Ok(self.0.clone())
+    }
+}
+
 pub struct Lab {
     pub cluster: Cluster,
     pub cluster_id: ClusterId,
@@ -229,12 +243,17 @@ impl Lab {
         }
     }
 
+    pub async fn open_scan(&self, request: wire::ScanRequest, schema: &SchemaRef) -> Result<ScanStream, Refusal> {
+        let plan = OnlyBytes(request.plan.clone().into());
+        self.cluster.scan(self.node, request, &plan, schema).await
+    }
+
     pub async fn scan(
         &self,
         request: wire::ScanRequest,
         schema: &SchemaRef,
     ) -> Result<(Vec<RecordBatch>, wire::ScanStatistics), Refusal> {
-        let mut stream = self.cluster.scan(self.node, request, schema).await?;
+        let mut stream = self.open_scan(request, schema).await?;
         let mut batches = Vec::new();
         while let Some(part) = stream.next().await? {
             match part {

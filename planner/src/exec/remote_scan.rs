@@ -1,10 +1,9 @@
 //! The leaf of a gateway's plan: one partition per (data node, shard), each running the same fragment over its chunks.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -15,24 +14,22 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
 };
-use meridian_fragment::{encode, leaf_of};
+use meridian_fragment::leaf_of;
 use meridian_proto::catalog::Table;
 
 use super::prune::Targets;
-use super::source::{FragmentSource, Traffic};
+use super::source::{FragmentSource, PlannedFragment, Traffic};
 
 /// Immutable but for what it counts while it runs.
 #[derive(Debug)]
 pub(crate) struct RemoteScanExec {
     table: Arc<Table>,
     targets: Arc<Targets>,
-    fragment: Arc<dyn ExecutionPlan>,
+    fragment: Arc<PlannedFragment>,
     source: Arc<dyn FragmentSource>,
     properties: Arc<PlanProperties>,
     /// Whether another leaf than the plain scan may be chosen.
     leaves: bool,
-    /// Encoded when the first partition starts.
-    encoded: OnceLock<Bytes>,
     /// One per partition.
     traffic: Vec<Arc<Traffic>>,
 }
@@ -61,11 +58,10 @@ impl RemoteScanExec {
         Ok(Self {
             table,
             targets,
-            fragment,
+            fragment: Arc::new(PlannedFragment::new(fragment)),
             source,
             properties: Arc::new(properties),
             leaves: false,
-            encoded: OnceLock::new(),
             traffic,
         })
     }
@@ -86,7 +82,7 @@ impl RemoteScanExec {
     }
 
     pub(crate) fn fragment(&self) -> &Arc<dyn ExecutionPlan> {
-        &self.fragment
+        self.fragment.plan()
     }
 
     pub(crate) fn table(&self) -> &Arc<Table> {
@@ -100,20 +96,12 @@ impl RemoteScanExec {
     pub(crate) fn traffic(&self) -> &[Arc<Traffic>] {
         &self.traffic
     }
-
-    fn encoded(&self) -> Result<Bytes> {
-        if let Some(bytes) = self.encoded.get() {
-            return Ok(bytes.clone());
-        }
-        let bytes = Bytes::from(encode(&self.fragment)?);
-        Ok(self.encoded.get_or_init(|| bytes).clone())
-    }
 }
 
 impl DisplayAs for RemoteScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RemoteScanExec: table={}, partitions={}", self.table.name, self.targets.targets.len())?;
-        let mut node: Option<&Arc<dyn ExecutionPlan>> = Some(&self.fragment);
+        let mut node: Option<&Arc<dyn ExecutionPlan>> = Some(self.fragment());
         write!(f, ", fragment=[")?;
         let mut first = true;
         while let Some(plan) = node {
@@ -131,7 +119,7 @@ impl ExecutionPlan for RemoteScanExec {
     }
 
     fn schema(&self) -> SchemaRef {
-        self.fragment.schema()
+        self.fragment().schema()
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -166,7 +154,7 @@ impl ExecutionPlan for RemoteScanExec {
             return internal_err!("a remote scan has no partition {partition}");
         };
         let traffic = Arc::clone(&self.traffic[partition]);
-        let rows = self.source.open(target.clone(), self.encoded()?, self.schema(), traffic);
+        let rows = self.source.open(target.clone(), Arc::clone(&self.fragment), self.schema(), traffic);
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 
@@ -177,17 +165,17 @@ impl ExecutionPlan for RemoteScanExec {
     /// Each shard stops after `limit` rows.
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
         let limit = limit?;
-        let fragment = Arc::new(LocalLimitExec::new(Arc::clone(&self.fragment), limit));
+        let fragment = Arc::new(LocalLimitExec::new(Arc::clone(self.fragment()), limit));
         self.with_fragment(fragment).ok().map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>)
     }
 
     fn fetch(&self) -> Option<usize> {
-        self.fragment.downcast_ref::<LocalLimitExec>().map(LocalLimitExec::fetch)
+        self.fragment().downcast_ref::<LocalLimitExec>().map(LocalLimitExec::fetch)
     }
 }
 
 /// The columns that the fragment's leaf reads, for EXPLAIN.
 pub(crate) fn leaf_columns(scan: &RemoteScanExec) -> Vec<String> {
-    let Some(leaf) = leaf_of(&scan.fragment) else { return Vec::new() };
+    let Some(leaf) = leaf_of(scan.fragment()) else { return Vec::new() };
     leaf.projection().iter().map(|column| leaf.table_schema().field(*column).name().clone()).collect()
 }

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::common::Result;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use meridian_client::cluster::{Cluster, ScanPart, ScanStream};
-use meridian_fragment::FRAGMENT_VERSION;
+use meridian_client::cluster::{Cluster, Fragment, PlanObject, ScanPart, ScanStream};
+use meridian_fragment::{FRAGMENT_VERSION, SharedFragment, encode};
 use meridian_proto::{CatalogVersion, CommandId, Refusal, TransactionId, Ts, WIRE_VERSION, wire};
 use tokio::time::Instant;
 use tracing::debug;
@@ -24,13 +25,49 @@ use crate::sql::errors::external;
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 const ROUTE_PAUSE: Duration = Duration::from_millis(50);
 
+/// A fragment that was planned, in the forms in which data nodes take it.
+#[derive(Debug)]
+pub(crate) struct PlannedFragment {
+    plan: Arc<dyn ExecutionPlan>,
+    /// Once a data node elsewhere was sent it.
+    encoded: OnceLock<Bytes>,
+}
+
+impl PlannedFragment {
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>) -> Self {
+        Self { plan, encoded: OnceLock::new() }
+    }
+
+    pub(crate) fn plan(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.plan
+    }
+}
+
+impl Fragment for PlannedFragment {
+    fn object(&self) -> Option<PlanObject> {
+        SharedFragment::of(&self.plan).map(|shared| Arc::new(shared) as PlanObject)
+    }
+
+    fn encoded(&self) -> Result<Bytes, Refusal> {
+        if let Some(bytes) = self.encoded.get() {
+            return Ok(bytes.clone());
+        }
+        // Its operators are allowed, or it would not have been cut off: it nests too deeply.
+        let bytes = encode(&self.plan).map_err(|error| Refusal::Statement {
+            sqlstate: "54001".to_owned(),
+            message: format!("statement too complex: {}", error.strip_backtrace()),
+        })?;
+        Ok(self.encoded.get_or_init(|| Bytes::from(bytes)).clone())
+    }
+}
+
 /// Runs fragments.
 pub(crate) trait FragmentSource: fmt::Debug + Send + Sync {
     /// Rows of the fragment over the target's chunks. Dropping the stream ends it there, too.
     fn open(
         &self,
         target: Target,
-        fragment: Bytes,
+        fragment: Arc<PlannedFragment>,
         schema: SchemaRef,
         traffic: Arc<Traffic>,
     ) -> BoxStream<'static, Result<RecordBatch>>;
@@ -96,7 +133,7 @@ impl FragmentSource for ClusterSource {
     fn open(
         &self,
         target: Target,
-        fragment: Bytes,
+        fragment: Arc<PlannedFragment>,
         schema: SchemaRef,
         traffic: Arc<Traffic>,
     ) -> BoxStream<'static, Result<RecordBatch>> {
@@ -123,7 +160,7 @@ impl FragmentSource for ClusterSource {
 /// One partition while it runs.
 struct Run {
     source: ClusterSource,
-    fragment: Bytes,
+    fragment: Arc<PlannedFragment>,
     schema: SchemaRef,
     traffic: Arc<Traffic>,
     /// To be sent: at first, and when it is routed again.
@@ -179,7 +216,8 @@ impl Run {
 
     async fn start(&mut self, target: Target) -> Result<(), Refusal> {
         let started = Instant::now();
-        match self.source.cluster.scan(target.node, self.request(&target), &self.schema).await {
+        let request = self.request(&target);
+        match self.source.cluster.scan(target.node, request, self.fragment.as_ref(), &self.schema).await {
             Ok(stream) => {
                 self.current = Some(Current { target, started, stream, has_returned: false });
                 Ok(())
@@ -215,6 +253,7 @@ impl Run {
         Ok(())
     }
 
+    /// The plan is put in, or handed over, when it is known where to.
     fn request(&self, target: &Target) -> wire::ScanRequest {
         let stamp = self.source.stamp;
         // A chunk's epoch may come from a view that is newer than the statement's.
@@ -234,7 +273,7 @@ impl Run {
                 .iter()
                 .map(|(chunk, epoch)| wire::ChunkRef { chunk: chunk.0, epoch: epoch.0 })
                 .collect(),
-            plan: self.fragment.to_vec(),
+            plan: Vec::new(),
             query: stamp.query,
         }
     }

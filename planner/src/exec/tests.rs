@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use datafusion::common::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use meridian_client::cluster::split::split;
-use meridian_client::cluster::{CatalogView, ChunkSizes, Maintained, Maintenance};
+use meridian_client::cluster::{CatalogView, ChunkSizes, Fragment, Maintained, Maintenance};
 use meridian_fragment::{ChunkScanExec, ChunkSource, SortColumn, Want, decode, leaf_of, task_context};
 use meridian_pgtypes::Encoder;
 use meridian_proto::time::US_PER_DAY;
@@ -34,7 +34,7 @@ use super::catalog::{Overlay, StatementCatalog};
 use super::prune::Target;
 use super::prune::tests::view;
 use super::rules::distribute;
-use super::source::{FragmentSource, Traffic};
+use super::source::{FragmentSource, PlannedFragment, Traffic};
 use super::upkeep::Upkeep;
 use crate::error::SqlError;
 use crate::outcome::OutputColumn;
@@ -81,11 +81,11 @@ impl FragmentSource for MemorySource {
     fn open(
         &self,
         target: Target,
-        fragment: Bytes,
+        fragment: Arc<PlannedFragment>,
         _schema: SchemaRef,
         traffic: Arc<Traffic>,
     ) -> BoxStream<'static, Result<RecordBatch>> {
-        let plan = decode(&fragment).unwrap();
+        let plan = decode(&fragment.encoded().unwrap()).unwrap();
         let leaf = leaf_of(&plan).unwrap();
         let table = Arc::clone(self.view.table(leaf.table()).unwrap());
         let parts = split(&table, &self.tables[&table.id]).unwrap();
