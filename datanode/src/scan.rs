@@ -22,7 +22,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use futures::future::{Either, select, try_join_all};
-use meridian_engine::pace::breathe;
+use meridian_engine::pace::breathe_reading;
 use meridian_engine::scan::BATCH_ROWS_MAX;
 use meridian_engine::{
     Answered, BucketSearch, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesPredicate, SeriesSearch,
@@ -168,7 +168,7 @@ async fn send_results(
                 results.send_async(batch).await.map_err(|_| Refusal::Canceled)?;
             }
         }
-        breathe().await;
+        breathe_reading().await;
     }
     Ok((rows, kept))
 }
@@ -310,7 +310,7 @@ impl LeafReader<'_> {
             if self.hand_over(open, batch).await.is_err() {
                 return;
             }
-            breathe().await;
+            breathe_reading().await;
             // These rows may be all that the plan wanted.
             give_turn().await;
         }
@@ -337,7 +337,7 @@ impl LeafReader<'_> {
         while let Some(batch) = stream.next().await {
             *self.statistics.borrow_mut() = sum(before, stream.statistics());
             self.hand_over(open, batch).await?;
-            breathe().await;
+            breathe_reading().await;
         }
         *self.statistics.borrow_mut() = sum(before, stream.statistics());
         Ok(stream.take_facts())

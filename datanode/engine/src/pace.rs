@@ -22,6 +22,10 @@ const SLICE: Duration = Duration::from_micros(250);
 /// The same while somebody waits for a write, which takes some six such turns: its record, the write and the sync of the
 /// log, and the decision likewise.
 const SLICE_BESIDE_WRITES: Duration = Duration::from_micros(100);
+/// Reading rests for so many slices after each of its own while writes come: whoever sends them needs the core, too.
+const RESTS: u32 = 2;
+/// Writes with less than that between them come in a row.
+const LULL: Duration = Duration::from_millis(10);
 /// As short as a timer can be that is not over before it is first looked at.
 const TURN: Duration = Duration::from_micros(1);
 
@@ -30,6 +34,8 @@ thread_local! {
     static SLICE_START: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Writes of this shard that somebody waits for.
     static WRITES: Cell<usize> = const { Cell::new(0) };
+    /// When the last one of them was answered.
+    static LAST_WRITE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// A write that somebody waits for. While it lives, long work of this shard goes in smaller steps.
@@ -46,6 +52,7 @@ impl Awaited {
 impl Drop for Awaited {
     fn drop(&mut self) {
         WRITES.set(WRITES.get() - 1);
+        LAST_WRITE.set(Some(Instant::now()));
     }
 }
 
@@ -62,18 +69,31 @@ pub fn begin() {
 /// Lets others run, and finished I/O be seen, when long work had its share. Call it every 100 us or so: without need it
 /// only looks at the clock.
 pub async fn breathe() {
+    breathe_for(|_| TURN).await;
+}
+
+/// [`breathe`] for work that only reads: while writes come, it takes a third of the time.
+pub async fn breathe_reading() {
+    let is_beside_writes = || is_awaited() || LAST_WRITE.get().is_some_and(|last| last.elapsed() < LULL);
+    // A slice that began before this work did says nothing about it.
+    breathe_for(|slice| if is_beside_writes() { slice.min(SLICE) * RESTS } else { TURN }).await;
+}
+
+/// `rest` is told how long the slice was.
+async fn breathe_for(rest: impl FnOnce(Duration) -> Duration) {
     if executor::is_simulated() {
         return executor::pause().await;
     }
     let Some(start) = SLICE_START.get() else { return };
-    if start.elapsed() < if is_awaited() { SLICE_BESIDE_WRITES } else { SLICE } {
+    let slice = start.elapsed();
+    if slice < if is_awaited() { SLICE_BESIDE_WRITES } else { SLICE } {
         return;
     }
     // Threads that wait for this core come first: turns of the kernel are some milliseconds long.
     std::thread::yield_now();
     // A timer and no plain yield: after that the executor would go on with the next ready task and not look at its rings.
     // All long work stops here until it did, since the slice begins anew only afterwards.
-    glommio::timer::sleep(TURN).await;
+    glommio::timer::sleep(rest(slice)).await;
     if SLICE_START.get() == Some(start) {
         begin();
     }

@@ -20,7 +20,7 @@ use super::runs::Runs;
 use super::within::within;
 use crate::disk::DiskFile;
 use crate::error::EngineError;
-use crate::pace::breathe;
+use crate::pace::breathe_reading;
 use crate::scan::{Bound, Buckets, Grid, Measure, Top, Value};
 
 /// Groups that one search holds. 1 Mi of 10 measures with 9 bytes each are 90 MiB; row groups whose turn comes after that are
@@ -81,7 +81,7 @@ impl BucketSearch {
             self.add_run(ids[*run], range, times, read);
             if added > 4096 {
                 added = 0;
-                breathe().await;
+                breathe_reading().await;
             }
         }
     }
@@ -322,7 +322,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             }
         }
         let ranges: RowRanges = rows.iter().map(|(_, rows)| rows.clone()).collect();
-        let read = self.reader.read_columns(self.row_group, &columns, ranges.as_slice(), &breathe).await?;
+        let read = self.reader.read_columns(self.row_group, &columns, ranges.as_slice(), &breathe_reading).await?;
         loaded.bytes_read += read.bytes_read;
         let place = |column: &Column| columns.iter().position(|known| known.id == column.id);
         let arrays = shape.measures.iter().map(|(_, column)| Some(read.batch.column(place((*column)?)?)));

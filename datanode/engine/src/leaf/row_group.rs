@@ -20,7 +20,7 @@ use super::runs::Runs;
 use super::within::within;
 use crate::disk::DiskFile;
 use crate::error::EngineError;
-use crate::pace::breathe;
+use crate::pace::breathe_reading;
 use crate::scan::{Bound, Ends, Series, Value};
 use crate::segment::SegmentReader;
 use crate::visibility::View;
@@ -197,7 +197,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let (inside, mut cut) = (left.rows.and(&inside), left.rows.and(&cut));
         if !cut.is_empty() {
             let columns = std::slice::from_ref(column);
-            let read = self.reader.read_columns(self.row_group, columns, cut.as_slice(), &breathe).await?;
+            let read = self.reader.read_columns(self.row_group, columns, cut.as_slice(), &breathe_reading).await?;
             left.columns.bytes_read += read.bytes_read;
             let mut wanted = BooleanBuffer::new_set(cut.count());
             for (column, bound) in by_time {
@@ -235,7 +235,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
                 Some(nulls) => &rows & nulls.inner(),
                 None => rows,
             })?;
-            breathe().await;
+            breathe_reading().await;
         }
         Ok(others)
     }
@@ -254,7 +254,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             let found = within(array, &column.sql_type, bound);
             left.is_exact &= found.is_exact;
             wanted = &wanted & &found.rows;
-            breathe().await;
+            breathe_reading().await;
         }
         left.keep(&wanted)
     }
@@ -341,7 +341,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         }
         if !missing.is_empty() {
             let ranges: RowRanges = known.rows.values().iter().map(|row| *row as usize..*row as usize + 1).collect();
-            let read = self.reader.read_columns(self.row_group, &missing, ranges.as_slice(), &breathe).await?;
+            let read = self.reader.read_columns(self.row_group, &missing, ranges.as_slice(), &breathe_reading).await?;
             loaded.bytes_read += read.bytes_read;
             added.extend(missing.iter().map(|column| column.id).zip(read.batch.columns().iter().cloned()));
         }
@@ -364,7 +364,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let known = if ends == Ends::ANY { None } else { self.end_pieces(runs, search).await? };
         Ok(match known {
             Some(among) => {
-                let read = self.reader.read_columns(self.row_group, time, among.as_slice(), &breathe).await?;
+                let read = self.reader.read_columns(self.row_group, time, among.as_slice(), &breathe_reading).await?;
                 loaded.bytes_read += read.bytes_read;
                 runs.ends_among(&among, read.batch.column(0), ends)
             }
@@ -456,7 +456,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let keys = match &heads {
             Some(heads) => {
                 let rows: Vec<Range<usize>> = heads.iter().map(|row| *row as usize..*row as usize + 1).collect();
-                let read = self.reader.read_columns(self.row_group, &columns, &rows, &breathe).await?;
+                let read = self.reader.read_columns(self.row_group, &columns, &rows, &breathe_reading).await?;
                 loaded.bytes_read += read.bytes_read;
                 read.batch.columns().to_vec()
             }
@@ -466,7 +466,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             }
         };
         let runs = Rc::new(Runs::of_heads(&keys, heads.as_deref(), self.row_count()).map_err(flaw)?);
-        breathe().await;
+        breathe_reading().await;
         self.cache.put_runs(self.reader, self.row_group, &runs);
         Ok(runs)
     }
@@ -497,7 +497,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         if missing.is_empty() {
             return Ok(());
         }
-        let read = self.reader.read_columns(self.row_group, &missing, rows.as_slice(), &breathe).await?;
+        let read = self.reader.read_columns(self.row_group, &missing, rows.as_slice(), &breathe_reading).await?;
         loaded.bytes_read += read.bytes_read;
         let arrays = read.batch.columns().iter().cloned();
         loaded.arrays.extend(missing.iter().map(|column| column.id).zip(arrays));
@@ -507,7 +507,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     /// Leaves out rows that are not seen.
     async fn hide_unseen(&self, left: &mut Narrowed) -> Result<(), EngineError> {
         let Some(view) = self.view.filter(|_| !self.is_all_seen()) else { return Ok(()) };
-        let read = self.reader.read_ranges(self.row_group, &[], left.rows.as_slice(), &breathe).await?;
+        let read = self.reader.read_ranges(self.row_group, &[], left.rows.as_slice(), &breathe_reading).await?;
         left.columns.bytes_read += read.bytes_read;
         let Some(commits) = read.commits else { return Ok(()) };
         left.keep(&BooleanBuffer::collect_bool(left.rows.count(), |row| view.sees(commits.get(row))))
@@ -534,7 +534,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
                 }
                 _ => ArrayRef::clone(left.columns.get(column.id).ok_or_else(|| missing_column(column))?),
             });
-            breathe().await;
+            breathe_reading().await;
         }
         let (rows, bytes_read) = (left.rows.count(), left.columns.bytes_read);
         Ok(Found { columns: found, rows, is_exact: left.is_exact, bytes_read })

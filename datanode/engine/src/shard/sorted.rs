@@ -34,7 +34,7 @@ use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
 use crate::leaf::{LeafCache, SeriesPredicate, SortedBy};
 use crate::order::Keys;
-use crate::pace::{self, breathe};
+use crate::pace::{self, breathe_reading};
 use crate::scan::{BATCH_ROWS_MAX, Scan, ScanStatistics, SortColumn};
 
 /// Decoded rows that wait in all sources together, about. 16 MiB are 40 Ki rows of 400 bytes.
@@ -158,7 +158,7 @@ impl<D: Disk> SortedStream<D> {
     pub async fn next(&mut self) -> Option<Result<RecordBatch, Refusal>> {
         let mut steps = 0;
         loop {
-            breathe().await;
+            breathe_reading().await;
             if let Some(batch) = self.take_ready() {
                 return Some(Ok(batch));
             }

@@ -20,7 +20,7 @@ use super::open::OpenSegments;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
 use crate::leaf::{LeafCache, RowGroupScan, SeriesPredicate, Want};
-use crate::pace::{self, breathe};
+use crate::pace::{self, breathe_reading};
 use crate::scan::{BATCH_ROWS_MAX, Bound, Scan, ScanStatistics};
 use crate::segment::{ReadAhead, SegmentReader};
 use crate::statistics::Facts;
@@ -139,7 +139,7 @@ impl<D: Disk> ScanStream<D> {
     pub async fn next(&mut self) -> Option<Result<RecordBatch, Refusal>> {
         let mut steps = 0;
         loop {
-            breathe().await;
+            breathe_reading().await;
             let enough = self.is_drained || self.ready_rows() >= SMALL_ROWS.min(self.batch_rows);
             if enough && let Some(batch) = self.take_ready() {
                 return Some(batch.map_err(|error| rows(error).into()));
