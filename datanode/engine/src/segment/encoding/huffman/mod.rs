@@ -88,16 +88,22 @@ impl Code {
 
     /// Each symbol's code, to be written lowest bit first.
     fn codes(&self) -> [u16; 256] {
-        let mut next = 0u32;
-        let mut codes = [0; 256];
-        for length in 1..=LENGTH_MAX {
-            next <<= 1;
-            for (code, _) in codes.iter_mut().zip(&self.lengths).filter(|(_, of)| u32::from(**of) == length) {
-                *code = (next.reverse_bits() >> (32 - length)) as u16;
-                next += 1;
-            }
+        // Of each length: how many there are, then the next one.
+        let mut next = [0u32; 16];
+        for length in self.lengths {
+            next[usize::from(length)] += 1;
         }
-        codes
+        let mut first = 0;
+        next[0] = 0;
+        for next in &mut next {
+            first <<= 1;
+            first += std::mem::replace(next, first);
+        }
+        self.lengths.map(|length| {
+            let code = next[usize::from(length)];
+            next[usize::from(length)] += 1;
+            if length == 0 { 0 } else { (code.reverse_bits() >> (32 - u32::from(length))) as u16 }
+        })
     }
 }
 
@@ -213,17 +219,19 @@ impl<'a> Symbols<'a> {
     /// When there is no such block.
     #[inline(always)]
     pub fn decode(&self, blocks: &[(usize, usize)], lanes: &mut [Block; LANES]) -> Result<(), Flaw> {
-        let is_within = if let [a, b, c, d] = blocks {
+        let mut is_within = true;
+        if let [a, b, c, d] = blocks {
             let mut streams = [a, b, c, d].map(|block| self.stream(block));
             read(&mut streams, &self.tables, lanes);
-            streams.iter().all(Stream::is_within)
+            is_within = streams.iter().all(Stream::is_within);
         } else {
-            blocks.iter().zip(lanes).all(|(block, lane)| {
+            // A loop and no closure: it is compiled for the processor that the caller asked for.
+            for (block, lane) in blocks.iter().zip(lanes) {
                 let mut stream = [self.stream(block)];
                 read(&mut stream, &self.tables, std::array::from_mut(lane));
-                stream[0].is_within()
-            })
-        };
+                is_within &= stream[0].is_within();
+            }
+        }
         if is_within { Ok(()) } else { Err(Flaw("a block of symbols ends early")) }
     }
 

@@ -14,7 +14,7 @@ pub const WIDE_SYMBOLS: usize = 7;
 /// Making the wide table takes as long as reading so many blocks without.
 const WIDE_BLOCKS_MIN: usize = 6;
 /// Of 20 KiB each.
-const KEPT: usize = 32;
+const KEPT: usize = 64;
 
 /// From the next 11 bits of a stream to what they say.
 pub type Narrow = [u16; WINDOW];
@@ -117,39 +117,56 @@ fn narrow(code: &Code, only: u8) -> Result<Box<Narrow>, Flaw> {
     if is_too_long || code.lengths.iter().map(share).sum::<usize>() != WINDOW {
         return Err(Flaw("the lengths of a code do not fit together"));
     }
+    let codes = code.codes();
+    let symbols: Vec<usize> = (0..256).filter(|symbol| code.lengths[*symbol] > 0).collect();
     let mut table = Box::new([0u16; WINDOW]);
-    for (symbol, (first, length)) in code.codes().iter().zip(&code.lengths).enumerate() {
-        if *length > 0 {
-            let entry = symbol as u16 | u16::from(*length) << 8;
-            for slot in table[usize::from(*first)..].iter_mut().step_by(1 << length) {
-                *slot = entry;
-            }
+    for length in 1..=LENGTH_MAX {
+        // Windows with one more bit begin like those without it, but for those that are codes now.
+        let half = 1 << (length - 1);
+        table.copy_within(..half, half);
+        for symbol in symbols.iter().filter(|symbol| u32::from(code.lengths[**symbol]) == length) {
+            table[usize::from(codes[*symbol])] = *symbol as u16 | (length as u16) << 8;
         }
     }
     Ok(table)
 }
 
+/// One in each byte.
+const ONES: u64 = 0x01_01_01_01_01_01_01_01;
+
+/// What follows a window's first symbol is what the rest of the window says, as far as the rest's bits are known: bits
+/// from beyond the window are taken for zeros there.
 fn widened(narrow: &Narrow) -> Box<Wide> {
     let mut table = Box::new([0u64; WINDOW]);
-    for (window, slot) in table.iter_mut().enumerate() {
-        let (mut symbols, mut count, mut length) = (0u64, 0, 0);
-        while count < WIDE_SYMBOLS as u64 {
-            // Bits from beyond the window are taken for zeros: a symbol that needs them is not known.
-            let [symbol, bits] = narrow[window >> length].to_le_bytes();
-            if length + u32::from(bits) > LENGTH_MAX {
-                break;
-            }
-            symbols |= u64::from(symbol) << (8 * count);
-            length += u32::from(bits);
-            count += 1;
-        }
-        *slot = symbols | u64::from(length) << 56 | count << 60;
+    // Of each window, the bits that are used by its first symbol, by its first two and so on, a byte each.
+    let mut ends = Box::new([0u64; WINDOW]);
+    for window in 0..WINDOW {
+        let [symbol, bits] = narrow[window].to_le_bytes();
+        let rest = window >> bits;
+        let (symbols, used) = if rest == window {
+            // Of zeros only, or without any bits: always the same symbol.
+            let each = u64::from(bits) * ONES;
+            (u64::from(symbol) * ONES, (0..8).fold(0u64, |sum, place| sum.wrapping_add(each << (8 * place))))
+        } else {
+            let of_rest = (ends[rest] << 8).wrapping_add(u64::from(bits) * ONES);
+            (table[rest] << 8 | u64::from(symbol), of_rest)
+        };
+        ends[window] = used;
+        // Uses ascend: those of at most 11 bits are the first ones.
+        let fitting = (((0x80 | u64::from(LENGTH_MAX)) * ONES).wrapping_sub(used) & (0x80 * ONES)).count_ones();
+        let count = fitting.min(WIDE_SYMBOLS as u32);
+        let length = used >> (8 * (count - 1)) & 0xff;
+        let kept = symbols & (u64::MAX >> (8 * (8 - count)));
+        table[window] = kept | length << 56 | u64::from(count) << 60;
     }
     table
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn read(description: &[u8], blocks: usize) -> Result<Rc<Tables>, Flaw> {
@@ -168,6 +185,33 @@ mod tests {
         assert!(Rc::ptr_eq(&first, &again));
         let wide = again.wide().unwrap();
         assert_eq!(wide[0b1111_0101], 7 << 60 | 7 << 56 | 0x06_06_06_05_06_05_06);
+    }
+
+    #[test]
+    fn one_look_up_says_what_many_say() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for round in 0..100 {
+            let mut counts = [0u32; 256];
+            for _ in 0..random.random_range(1..3000) {
+                counts[random.random::<f64>().powf(f64::from(round)).mul_add(255.0, 0.0) as usize] += 1;
+            }
+            let code = Code::of(&counts).unwrap();
+            let narrow = narrow(&code, 255).unwrap();
+            for (window, entry) in widened(&narrow).into_iter().enumerate() {
+                let [symbols @ .., meta] = entry.to_le_bytes();
+                let (mut used, mut count) = (0, 0);
+                while count < WIDE_SYMBOLS {
+                    let [symbol, bits] = narrow[window >> used].to_le_bytes();
+                    if used + u32::from(bits) > LENGTH_MAX {
+                        break;
+                    }
+                    assert_eq!(symbols[count], symbol, "symbol {count} of {window:#b}");
+                    used += u32::from(bits);
+                    count += 1;
+                }
+                assert_eq!((u32::from(meta & 0xf), usize::from(meta >> 4)), (used, count), "{window:#b}");
+            }
+        }
     }
 
     #[test]
