@@ -14,6 +14,7 @@ pub mod mixed;
 pub mod planning;
 pub mod process;
 pub mod queries;
+pub mod reader;
 
 #[cfg(feature = "engine")]
 pub mod engine;

@@ -211,7 +211,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// One connection needs one thread: handing each piece of an answer from a thread to another costs more than to read it.
 fn runtime_for(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = match command {
-        Command::Queries { .. } | Command::Planning { .. } | Command::Time { .. } => Builder::new_current_thread(),
+        Command::Planning { .. } => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
     builder.enable_all().build()
@@ -228,7 +228,7 @@ async fn run(command: Command) -> Result<(), Error> {
             report::print(&ingest::run(&ingest).await?, server.json);
         }
         Command::Queries { server, shape, runs, only } => {
-            let figures = queries::run(&server.url, shape.workload(), runs.max(1), only.as_deref()).await?;
+            let figures = queries::run(&server.url, shape.workload(), runs.max(1), only.as_deref())?;
             report::print(&figures, server.json);
         }
         Command::Compress { server } => {
@@ -263,7 +263,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Sql { shape, runs } => println!("{}", queries::sql(shape.workload(), runs.max(1))),
         Command::Time { server } => {
             let statements: Vec<String> = serde_json::from_reader(std::io::stdin().lock())?;
-            println!("{}", serde_json::to_string(&queries::times(&server.url, &statements).await?)?);
+            println!("{}", serde_json::to_string(&queries::times(&server.url, &statements)?)?);
         }
         Command::Generate { shape } => generate(shape.workload())?,
     }

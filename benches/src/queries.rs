@@ -1,14 +1,10 @@
 //! The TSBS query set on the table that `ingest` made, over the PostgreSQL protocol: medians and p95.
 
-use std::pin::pin;
-use std::time::Instant;
-
-use futures::TryStreamExt;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::ingest::{Error, connect};
+use crate::ingest::Error;
+use crate::reader::Reader;
 use crate::report::{Figure, percentile};
 use crate::tsbs::{METRICS, STEP_SECONDS, Workload, time_text};
 
@@ -118,17 +114,17 @@ fn aggregates(function: &str, metrics: usize) -> String {
 }
 
 /// Runs each query `runs` times after one that is not counted; median and p95 in milliseconds, and rows of the last.
-pub async fn run(url: &str, workload: Workload, runs: usize, only: Option<&str>) -> Result<Vec<Figure>, Error> {
-    let client = connect(url).await?;
+pub fn run(url: &str, workload: Workload, runs: usize, only: Option<&str>) -> Result<Vec<Figure>, Error> {
+    let mut reader = Reader::connect(url)?;
     let mut figures = Vec::new();
     for query in QUERIES.iter().filter(|query| only.is_none_or(|name| query.name == name)) {
         let mut maker = Maker::new(workload);
-        measure(&client, &(query.make)(&mut maker)).await?;
+        reader.query(&(query.make)(&mut maker))?;
         let mut samples = Vec::with_capacity(runs);
         let mut rows = 0;
         for _ in 0..runs {
-            let (milliseconds, count) = measure(&client, &(query.make)(&mut maker)).await?;
-            samples.push(milliseconds);
+            let (time, count) = reader.query(&(query.make)(&mut maker))?;
+            samples.push(time.as_secs_f64() * 1e3);
             rows = count;
         }
         samples.sort_by(f64::total_cmp);
@@ -151,26 +147,13 @@ pub fn sql(workload: Workload, runs: usize) -> serde_json::Value {
 }
 
 /// Milliseconds of each statement, on one connection.
-pub async fn times(url: &str, statements: &[String]) -> Result<Vec<f64>, Error> {
-    let client = connect(url).await?;
+pub fn times(url: &str, statements: &[String]) -> Result<Vec<f64>, Error> {
+    let mut reader = Reader::connect(url)?;
     let mut times = Vec::with_capacity(statements.len());
     for statement in statements {
-        times.push(measure(&client, statement).await?.0);
+        times.push(reader.query(statement)?.0.as_secs_f64() * 1e3);
     }
     Ok(times)
-}
-
-/// Milliseconds until the last row was read, and how many there were. Each is let go once it was read, as by a program that
-/// works through an answer.
-async fn measure(client: &Client, sql: &str) -> Result<(f64, usize), Error> {
-    let failed = |error| format!("{sql}: {error:?}");
-    let started = Instant::now();
-    let mut rows = 0;
-    let mut messages = pin!(client.simple_query_raw(sql).await.map_err(failed)?);
-    while let Some(message) = messages.try_next().await.map_err(failed)? {
-        rows += usize::from(matches!(message, SimpleQueryMessage::Row(_)));
-    }
-    Ok((started.elapsed().as_secs_f64() * 1e3, rows))
 }
 
 #[cfg(test)]
