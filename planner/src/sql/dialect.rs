@@ -52,6 +52,22 @@ impl Dialect for Postgres {
         interval_of_digits(parser).map(Ok)
     }
 
+    /// What stands behind `IS DISTINCT FROM` ends before AND and OR; sqlparser takes all that follows.
+    fn parse_infix(&self, parser: &mut Parser, left: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let is_equal = if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            false
+        } else if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) {
+            true
+        } else {
+            return None;
+        };
+        let compared = |right: Expr| {
+            let (left, right) = (Box::new(left.clone()), Box::new(right));
+            if is_equal { Expr::IsNotDistinctFrom(left, right) } else { Expr::IsDistinctFrom(left, right) }
+        };
+        Some(parser.parse_subexpr(self.prec_value(Precedence::Is)).map(compared))
+    }
+
     /// Names before arguments are words.
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
         false

@@ -629,6 +629,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_distinct_ends_before_and_and_or() {
+        let check = |text: &str, expected: &str| {
+            let ast::Expr::BinaryOp { left, op, .. } = parse_expression(text).unwrap() else { panic!("{text}") };
+            assert_eq!(format!("{left} | {op}"), expected);
+        };
+        check("a IS DISTINCT FROM b OR c", "a IS DISTINCT FROM b | OR");
+        check("a IS NOT DISTINCT FROM true AND c", "a IS NOT DISTINCT FROM true | AND");
+        check("a IS NOT DISTINCT FROM b + 1 AND c", "a IS NOT DISTINCT FROM b + 1 | AND");
+    }
+
+    #[test]
     fn nesting_is_read_in_little_time() {
         let nested = |open: &str, close: &str| format!("select {}1{}", open.repeat(40), close.repeat(40));
         assert!(parse(&nested("abs(", ")")).is_ok());
