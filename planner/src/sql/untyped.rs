@@ -116,6 +116,18 @@ impl Untyped {
                 let changed = self.read_all(list.iter_mut(), wanted.as_ref())?;
                 Ok(marked(Expr::InList(InList { expr, list, negated }), changed))
             }
+            Expr::BinaryExpr(BinaryExpr {
+                mut left,
+                op: op @ (Operator::IsDistinctFrom | Operator::IsNotDistinctFrom),
+                mut right,
+            }) => {
+                let (literal, other) = if is_untyped(&left) { (&mut left, &right) } else { (&mut right, &left) };
+                let wanted = wanted_beside(other, schema).filter(|_| is_untyped(literal));
+                if let Some(wanted) = &wanted {
+                    self.read(literal, wanted)?;
+                }
+                Ok(marked(Expr::BinaryExpr(BinaryExpr { left, op, right }), wanted.is_some()))
+            }
             Expr::Case(mut case) => {
                 let changed = self.case(&mut case, schema)?;
                 Ok(marked(Expr::Case(case), changed))
