@@ -19,6 +19,7 @@ mod bucket;
 mod bytes;
 mod dates;
 mod ends;
+mod extremes;
 mod make;
 mod mathematics;
 mod md5;
@@ -80,12 +81,14 @@ pub fn scalar_function(name: &str) -> Option<Arc<ScalarUDF>> {
     BY_NAME.get(name).map(Arc::clone)
 }
 
-/// Aggregates. `sum` and `avg` take the place of DataFusion's.
+/// Aggregates. `max`, `min`, `sum` and `avg` take the place of DataFusion's.
 #[must_use]
 pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     vec![
         Arc::new(AggregateUDF::from(ends::EndValue::first())),
         Arc::new(AggregateUDF::from(ends::EndValue::last())),
+        Arc::new(AggregateUDF::from(extremes::Max::default())),
+        Arc::new(AggregateUDF::from(extremes::Min::default())),
         Arc::new(AggregateUDF::from(sums::Sum::default())),
         Arc::new(AggregateUDF::from(sums::Avg::default())),
     ]
