@@ -89,6 +89,8 @@ async fn literals_take_the_types_of_what_they_meet() {
         ("SELECT n::float8 AS a FROM t WHERE n = 1 UNION ALL SELECT '2.5' ORDER BY 1", ["1", "2.5"]),
         ("SELECT coalesce(ts, '2024-02-01') FROM t ORDER BY n", ["2024-01-01 00:00:00+00", "2024-02-01 00:00:00+00"]),
         ("SELECT coalesce(ts, 'infinity') FROM t ORDER BY n", ["2024-01-01 00:00:00+00", "infinity"]),
+        ("SELECT ts IS NOT DISTINCT FROM '2024-01-01' FROM t ORDER BY n", ["t", "f"]),
+        ("SELECT 'infinity' IS DISTINCT FROM ts FROM t ORDER BY n", ["t", "t"]),
     ] {
         assert_eq!(sql.rows(query).await, rows, "{query}");
     }
@@ -101,6 +103,38 @@ async fn literals_take_the_types_of_what_they_meet() {
         assert_eq!(sql.fail(query).await.0, state, "{query}");
     }
     node.assert_no_panic();
+}
+
+#[tokio::test]
+async fn what_is_distinct_ends_before_and_and_or() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (b bool, n int)").await;
+    sql.run("INSERT INTO t VALUES (true, 1), (true, 2), (false, 3), (NULL, 4)").await;
+    for (condition, rows) in [
+        ("b IS NOT DISTINCT FROM true AND n > 1", vec!["2"]),
+        ("b IS DISTINCT FROM false OR n > 1", vec!["1", "2", "3", "4"]),
+        ("n IS NOT DISTINCT FROM 3 OR b", vec!["1", "2", "3"]),
+    ] {
+        assert_eq!(sql.rows(&format!("SELECT n FROM t WHERE {condition} ORDER BY n")).await, rows, "{condition}");
+    }
+}
+
+#[tokio::test]
+async fn nan_is_the_greatest_value_of_a_group() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE t (ts timestamptz NOT NULL, g int, d float8, r real)").await;
+    sql.run("SELECT create_hypertable('t', 'ts', chunk_time_interval => interval '1 day')").await;
+    for values in [["NaN", "1", "2"], ["1", "NaN", "2"], ["1", "2", "NaN"]] {
+        for (day, value) in values.iter().enumerate() {
+            sql.run(&format!("INSERT INTO t VALUES ('2024-01-0{}', {}, '{value}', '{value}')", day + 1, day % 2)).await;
+        }
+    }
+    let expected = ["0|NaN|1|NaN|1", "1|NaN|1|NaN|1"];
+    assert_eq!(sql.rows("SELECT g, max(d), min(d), max(r), min(r) FROM t GROUP BY g ORDER BY g").await, expected);
+    let computed = "SELECT n % 1, max(d + 0), min(d + 0) FROM t, generate_series(1, 2) n GROUP BY 1";
+    assert_eq!(sql.one(computed).await, "0|NaN|1");
 }
 
 #[tokio::test]
