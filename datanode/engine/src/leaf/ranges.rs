@@ -31,6 +31,18 @@ impl RowRanges {
         self.0.iter().map(ExactSizeIterator::len).sum()
     }
 
+    /// The range from the first to the last of these rows that lie within `range`.
+    #[must_use]
+    pub fn hull_within(&self, range: Range<usize>) -> Range<usize> {
+        let from = self.0.partition_point(|rows| rows.end <= range.start);
+        let upto = self.0.partition_point(|rows| rows.start < range.end);
+        match self.0.get(from..upto) {
+            Some([first, .., last]) => first.start.max(range.start)..last.end.min(range.end),
+            Some([only]) => only.start.max(range.start)..only.end.min(range.end),
+            _ => range.start..range.start,
+        }
+    }
+
     pub fn rows(&self) -> impl Iterator<Item = usize> {
         self.0.iter().cloned().flatten()
     }
@@ -131,6 +143,13 @@ mod tests {
             assert_eq!(of(&both).or(of(&rest)), of(&a));
             let among: Vec<bool> = set(&a).into_iter().map(|row| b[row]).collect();
             assert_eq!(of(&a).keep(&BooleanBuffer::from(among)), of(&both));
+            let (start, end) = (random.random_range(0..=count), random.random_range(0..=count));
+            let range = start.min(end)..start.max(end);
+            let within: Vec<usize> = set(&a).into_iter().filter(|row| range.contains(row)).collect();
+            let hull = of(&a).hull_within(range);
+            assert_eq!(hull.is_empty(), within.is_empty());
+            let ends = (!hull.is_empty()).then(|| (hull.start, hull.end - 1));
+            assert_eq!(ends, within.first().copied().zip(within.last().copied()));
             assert!(of(&a).as_slice().windows(2).all(|pair| pair[0].end < pair[1].start));
         }
     }

@@ -59,6 +59,9 @@ impl Loaded {
     }
 }
 
+/// A bound with its column.
+type ColumnBound<'b> = (&'b Column, &'b Bound);
+
 /// Rows that are still wanted, and what was read of them.
 struct Narrowed {
     rows: RowRanges,
@@ -178,13 +181,10 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         left: &mut Narrowed,
         bounds: Vec<(&'b Column, &'b Bound)>,
     ) -> Result<Vec<(&'b Column, &'b Bound)>, EngineError> {
-        let time = self.reader.time_column();
-        let (by_time, others): (Vec<_>, Vec<_>) =
-            bounds.iter().copied().partition(|(column, bound)| Some(column.id) == time && ends_of(bound).is_some());
+        let (by_time, others) = self.split_time_bounds(bounds.iter().copied());
         let Some((column, _)) = by_time.first().copied().filter(|_| !left.rows.is_empty()) else { return Ok(bounds) };
         let Some(pieces) = self.reader.pieces(self.row_group).await? else { return Ok(bounds) };
-        let ends = by_time.iter().filter_map(|(_, bound)| ends_of(bound));
-        let (low, high) = ends.fold((i64::MIN, i64::MAX), |all, ends| (all.0.max(ends.0), all.1.min(ends.1)));
+        let (low, high) = time_range(&by_time);
         let (mut inside, mut cut) = (RowRanges::default(), RowRanges::default());
         for (piece, first) in pieces.buckets.iter().enumerate() {
             let last = first + (pieces.width_us - 1);
@@ -209,6 +209,29 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         }
         left.rows = inside.or(cut);
         Ok(others)
+    }
+
+    /// Rows that may lie within the bounds on time, as far as pieces tell without any row. `None`: they do not.
+    pub(super) async fn rows_in_time(&self) -> Result<Option<RowRanges>, EngineError> {
+        let open = self.open_bounds();
+        let (by_time, _) = self.split_time_bounds(self.split_bounds(&open).1.into_iter());
+        if by_time.is_empty() {
+            return Ok(None);
+        }
+        let Some(pieces) = self.reader.pieces(self.row_group).await? else { return Ok(None) };
+        let (low, high) = time_range(&by_time);
+        let overlaps = |first: i64| low <= first + (pieces.width_us - 1) && first <= high;
+        let rows = (0..pieces.len()).filter(|piece| overlaps(pieces.buckets[*piece]));
+        Ok(Some(rows.map(|piece| pieces.rows_of(piece)).collect()))
+    }
+
+    /// Bounds on time that say a range, and the others.
+    fn split_time_bounds<'b>(
+        &self,
+        bounds: impl Iterator<Item = (&'b Column, &'b Bound)>,
+    ) -> (Vec<ColumnBound<'b>>, Vec<ColumnBound<'b>>) {
+        let time = self.reader.time_column();
+        bounds.partition(|(column, bound)| Some(column.id) == time && ends_of(bound).is_some())
     }
 
     /// Leaves out rows outside of bounds on columns that are dictionaries here: the bound is asked of each distinct value
@@ -565,6 +588,12 @@ impl Search<'_> {
         }
         self.key.iter().map(|position| take(runs.keys(*position), run_of, None).map_err(flaw)).collect()
     }
+}
+
+/// Both ends of what all bounds on time leave, included.
+fn time_range(bounds: &[(&Column, &Bound)]) -> (i64, i64) {
+    let ends = bounds.iter().filter_map(|(_, bound)| ends_of(bound));
+    ends.fold((i64::MIN, i64::MAX), |all, ends| (all.0.max(ends.0), all.1.min(ends.1)))
 }
 
 /// Both ends of a bound on time, included; `None` when one is of another kind.

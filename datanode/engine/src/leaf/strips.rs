@@ -25,10 +25,6 @@ use crate::order::{KeyRows, Keys};
 use crate::scan::{SortColumn, Value};
 use crate::statistics::{Known, PieceStatistics};
 
-/// Rows of short strips that are read together, since decoding a few costs as much; all but the first strip wait in memory
-/// for their turn.
-const FOLLOWING_ROWS_MAX: usize = 16 << 10;
-
 /// An order that is asked for.
 pub struct SortedBy {
     pub columns: Vec<SortColumn>,
@@ -47,6 +43,8 @@ pub enum Lie {
 /// The strips of a row group that were not taken yet.
 pub struct Strips {
     runs: Rc<Runs>,
+    /// Outside of them nothing is wanted.
+    within: Option<RowRanges>,
     /// Runs of the directory in the order asked for.
     order: Vec<u32>,
     /// By run: what keys of its rows are not below. Equal for runs of one strip.
@@ -66,8 +64,8 @@ pub struct Load {
     pub lie: Lie,
     /// Whether the strips in it follow one another backwards in the file.
     pub is_backwards: bool,
-    /// Whether there may be several strips in it.
-    pub has_several: bool,
+    /// How many rows each of its strips has, in the order of the file.
+    pub strip_rows: Vec<usize>,
 }
 
 impl<F: DiskFile> RowGroupScan<'_, F> {
@@ -128,7 +126,8 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             }
             _ => Lie::Anyhow,
         };
-        Ok(Some(Strips { runs, order, bounds, next: 0, begun: None, lie, is_by_time: time.is_some() }))
+        let within = self.rows_in_time().await?;
+        Ok(Some(Strips { runs, within, order, bounds, next: 0, begun: None, lie, is_by_time: time.is_some() }))
     }
 
     /// Where the order's columns are among the segment-by columns, and how it ends with time.
@@ -194,15 +193,29 @@ impl Strips {
         if let Some(begun) = self.begun.take() {
             return Some(self.part_of(begun, rows_wanted));
         }
-        let strip = self.next_strip()?;
+        loop {
+            let strip = self.next_strip()?;
+            let load = self.load_of(strip, rows_wanted);
+            if !load.rows.is_empty() {
+                return Some(load);
+            }
+        }
+    }
+
+    fn load_of(&mut self, strip: Range<usize>, rows_wanted: usize) -> Load {
         if strip.len() > 1 {
-            return Some(self.mixed(strip));
+            return self.mixed(strip);
         }
-        let rows = self.runs.range(self.order[strip.start] as usize);
+        let rows = self.rows_of_run(self.order[strip.start]);
         if self.lie != Lie::Anyhow && rows.len() > rows_wanted {
-            return Some(self.part_of(rows, rows_wanted));
+            return self.part_of(rows, rows_wanted);
         }
-        Some(self.with_following(rows, rows_wanted.min(FOLLOWING_ROWS_MAX)))
+        self.with_following(rows, rows_wanted)
+    }
+
+    fn rows_of_run(&self, run: u32) -> Range<usize> {
+        let rows = self.runs.range(run as usize);
+        self.within.as_ref().map_or(rows.clone(), |within| within.hull_within(rows))
     }
 
     /// Places in `order` of the next strip, which is taken.
@@ -218,9 +231,9 @@ impl Strips {
     fn mixed(&self, strip: Range<usize>) -> Load {
         let mut runs = self.order[strip].to_vec();
         runs.sort_unstable();
-        let rows = runs.iter().map(|run| self.runs.range(*run as usize)).collect();
+        let rows: RowRanges = runs.iter().map(|run| self.rows_of_run(*run)).collect();
         let lie = if self.is_by_time { Lie::Anyhow } else { Lie::Sorted };
-        Load { rows, lie, is_backwards: false, has_several: false }
+        Load { strip_rows: vec![rows.count()], rows, lie, is_backwards: false }
     }
 
     /// The rows of a strip that come first, up to as many as wanted.
@@ -231,7 +244,7 @@ impl Strips {
             Lie::Sorted | Lie::Anyhow => (rows.start..rows.start + count, rows.start + count..rows.end),
         };
         self.begun = (!left.is_empty()).then_some(left);
-        Load { rows: [taken].into_iter().collect(), lie: self.lie, is_backwards: false, has_several: false }
+        Load { rows: [taken].into_iter().collect(), lie: self.lie, is_backwards: false, strip_rows: vec![count] }
     }
 
     /// A whole strip, and those that follow as long as not too much is read and it can be read at once.
@@ -242,7 +255,7 @@ impl Strips {
             count += ranges[ranges.len() - 1].len();
             let before = self.next;
             let Some(strip) = self.next_strip() else { break };
-            let rows = self.runs.range(self.order[strip.start] as usize);
+            let rows = self.rows_of_run(self.order[strip.start]);
             let goes_back = rows.start < ranges[ranges.len() - 1].start;
             let fits = strip.len() == 1 && count + rows.len() <= rows_wanted;
             if !fits || is_backwards.is_some_and(|known| known != goes_back) {
@@ -252,12 +265,12 @@ impl Strips {
             is_backwards = Some(goes_back);
             ranges.push(rows);
         }
-        let has_several = ranges.len() > 1;
         let is_backwards = is_backwards == Some(true);
         if is_backwards {
             ranges.reverse();
         }
-        Load { rows: ranges.into_iter().collect(), lie: self.lie, is_backwards, has_several }
+        let strip_rows = ranges.iter().map(ExactSizeIterator::len).filter(|rows| *rows > 0).collect();
+        Load { rows: ranges.into_iter().collect(), lie: self.lie, is_backwards, strip_rows }
     }
 }
 

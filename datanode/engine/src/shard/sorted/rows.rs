@@ -85,11 +85,19 @@ impl<D: Disk> SeriesRows<D> {
 
     /// Where the strips are among rows that were read, in the order of the file.
     fn strips_in(&self, batch: &RecordBatch, load: &Load, wanted: &SortedBy) -> Result<Vec<Range<usize>>, EngineError> {
+        if batch.num_rows() == load.rows.count() {
+            let mut end = 0;
+            let next = |rows: &usize| {
+                end += rows;
+                end - rows..end
+            };
+            return Ok(load.strip_rows.iter().map(next).collect());
+        }
         let time = self.piece.reader.time_column();
         let is_time = |position: &&usize| Some(self.part.columns[**position].id) == time;
         let series = wanted.keys.positions().iter().filter(|position| !is_time(position));
         let series: Vec<_> = series.map(|position| batch.column(*position).clone()).collect();
-        if !load.has_several || series.is_empty() {
+        if load.strip_rows.len() == 1 || series.is_empty() {
             return Ok(std::iter::once(0..batch.num_rows()).collect());
         }
         Ok(partition(&series).map_err(flaw)?.ranges())

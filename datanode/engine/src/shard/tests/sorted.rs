@@ -216,7 +216,7 @@ fn a_scan_of_many_rows_holds_few_of_them() {
         let disk = SimulatedDisk::new(1);
         let (shard, _) = Shard::open_on(disk, options(&simulated())).await.unwrap();
         shard.open_chunk(series_spec()).await.unwrap();
-        for part in 0..8 {
+        for part in 0..20 {
             let rows = encode(&times(part * 1000, 1000, 20));
             shard.write(Write { rows, ..write(1 + part as u64, []) }).await.unwrap();
             shard.flush().await.unwrap();
@@ -230,9 +230,9 @@ fn a_scan_of_many_rows_holds_few_of_them() {
             rows += batch.unwrap().num_rows();
             most = most.max(shard.status().scan_bytes);
         }
-        assert_eq!(rows, 320_000);
+        assert_eq!(rows, 800_000);
         // Decoded, a row has 50 bytes.
-        assert!((1..8 << 20).contains(&most), "{most} bytes of 320,000 rows");
+        assert!((1..17 << 20).contains(&most), "{most} bytes of 800,000 rows");
         assert_eq!(shard.status().scan_bytes, 0);
     });
 }
