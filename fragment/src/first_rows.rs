@@ -2,8 +2,10 @@
 //! same operator: what is first of all is first among the first ones of every part.
 
 mod kept;
+mod sorting;
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,7 +13,7 @@ use arrow::compute::SortOptions;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err, plan_err};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, EmissionType, SchedulingType};
@@ -23,9 +25,12 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 
 use self::kept::{Kept, Leaving};
+use self::sorting::{firsts_by_sorting, nothing};
 
 /// Rows that a part holds before it lets them go and starts anew. 128 Ki x 100 bytes = 12.5 MiB.
 const PART_ROWS_MAX: usize = 128 << 10;
+/// Part of all memory that the whole holds before it goes on sorting, which needs memory, too.
+const WHOLE_SHARE: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstRowsMode {
@@ -127,6 +132,16 @@ impl FirstRowsExec {
     pub fn order(&self) -> &[PhysicalSortExpr] {
         &self.order
     }
+
+    /// All keys, those first by which rows are to come out sorted.
+    fn key_sorts(&self) -> Vec<PhysicalSortExpr> {
+        let wanted = self.sorted_by.iter().map(|sort| (sort.key, sort.options));
+        let is_other = |key: &usize| self.sorted_by.iter().all(|sort| sort.key != *key);
+        let others = (0..self.keys.len()).filter(is_other).map(|key| (key, SortOptions::default()));
+        let sort =
+            |(key, options): (usize, SortOptions)| PhysicalSortExpr { expr: Arc::clone(&self.keys[key]), options };
+        wanted.chain(others).map(sort).collect()
+    }
 }
 
 /// One partition while it runs.
@@ -136,6 +151,11 @@ struct FirstRows {
     batch_rows: usize,
     kept: Kept,
     leaving: Leaving,
+    /// What comes out instead of what is kept, once that was too much.
+    sorted: Option<SendableRecordBatchStream>,
+    sorted_by: Vec<PhysicalSortExpr>,
+    order: Vec<PhysicalSortExpr>,
+    context: Arc<TaskContext>,
     has_ended: bool,
     memory: MemoryReservation,
     metrics: BaselineMetrics,
@@ -144,6 +164,11 @@ struct FirstRows {
 impl FirstRows {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
+            if let Some(sorted) = &mut self.sorted {
+                let batch = sorted.next().await.transpose()?;
+                self.metrics.record_output(batch.as_ref().map_or(0, RecordBatch::num_rows));
+                return Ok(batch);
+            }
             if let Some(batch) = self.leaving.next(self.batch_rows)? {
                 self.metrics.record_output(batch.num_rows());
                 return Ok(Some(batch));
@@ -159,10 +184,11 @@ impl FirstRows {
     async fn read(&mut self) -> Result<()> {
         while let Some(batch) = self.input.next().await {
             self.kept.add(&batch?)?;
-            if self.is_full()? {
-                self.leaving = self.kept.take()?;
-                return Ok(());
+            if !self.is_full()? {
+                continue;
             }
+            self.leaving = self.kept.take()?;
+            return if self.mode == FirstRowsMode::Whole { self.sort_instead() } else { Ok(()) };
         }
         self.has_ended = true;
         self.leaving = self.kept.take()?;
@@ -170,11 +196,41 @@ impl FirstRows {
     }
 
     fn is_full(&self) -> Result<bool> {
-        let grown = self.memory.try_resize(self.kept.size_bytes());
+        let bytes = self.kept.size_bytes();
+        let grown = self.memory.try_resize(bytes);
         match self.mode {
             FirstRowsMode::Part => Ok(grown.is_err() || self.kept.rows() >= PART_ROWS_MAX),
+            FirstRowsMode::Whole if self.may_sort() => Ok(grown.is_err() || bytes > self.whole_bytes_max()),
             FirstRowsMode::Whole => grown.map(|()| false),
         }
+    }
+
+    /// Sorting is worth it only where it can leave memory for disk.
+    fn may_sort(&self) -> bool {
+        self.context.runtime_env().disk_manager.tmp_files_enabled()
+    }
+
+    fn whole_bytes_max(&self) -> usize {
+        match self.context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(bytes) => bytes / WHOLE_SHARE,
+            MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+        }
+    }
+
+    /// Sorts what was kept and what is still to come.
+    fn sort_instead(&mut self) -> Result<()> {
+        let schema = self.input.schema();
+        let leaving = (mem::take(&mut self.leaving), self.batch_rows);
+        let kept = stream::try_unfold(leaving, |(mut leaving, rows_max)| async move {
+            let batch = leaving.next(rows_max)?;
+            Ok(batch.map(|batch| (batch, (leaving, rows_max))))
+        });
+        let rest = mem::replace(&mut self.input, nothing(Arc::clone(&schema)));
+        let rows = Box::pin(RecordBatchStreamAdapter::new(schema, kept.chain(rest)));
+        self.memory.free();
+        let (keys, order) = (mem::take(&mut self.sorted_by), mem::take(&mut self.order));
+        self.sorted = Some(firsts_by_sorting(rows, keys, order, &self.context)?);
+        Ok(())
     }
 }
 
@@ -236,6 +292,10 @@ impl ExecutionPlan for FirstRowsExec {
             mode: self.mode,
             batch_rows: context.session_config().batch_size(),
             leaving: Leaving::default(),
+            sorted: None,
+            sorted_by: self.key_sorts(),
+            order: self.order.clone(),
+            context: Arc::clone(&context),
             has_ended: false,
             memory: MemoryConsumer::new(self.name()).register(context.memory_pool()),
             metrics: BaselineMetrics::new(&self.metrics, partition),

@@ -54,8 +54,9 @@ fn replaced(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>>
             let whole = asked.first_rows(FirstRowsMode::Whole, Arc::clone(aggregate.input()))?;
             Some((whole, asked))
         }),
+        // In one partition: several, each with as many keys as memory holds and more, would leave one another none.
         Final | FinalPartitioned => first_of_parts(aggregate.input())?.and_then(|(parts, asked)| {
-            let whole = asked.first_rows(FirstRowsMode::Whole, parts)?;
+            let whole = asked.first_rows(FirstRowsMode::Whole, in_one_partition(&parts))?;
             Some((whole, asked))
         }),
         _ => None,
@@ -64,7 +65,17 @@ fn replaced(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>>
     let schema = aggregate.schema();
     let exprs = asked.keys.into_iter().chain(asked.values).zip(schema.fields());
     let exprs = exprs.map(|(expr, field)| ProjectionExpr { expr, alias: field.name().clone() });
-    Ok(Some(Arc::new(ProjectionExec::try_new(exprs, whole)?)))
+    let rows = Arc::new(ProjectionExec::try_new(exprs, whole)?);
+    spread_as_before(rows, aggregate.input()).map(Some)
+}
+
+/// The rows in as many partitions as their groups were, which whoever reads them may count on.
+fn spread_as_before(rows: Arc<dyn ExecutionPlan>, groups: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    // Groups begin with their keys, and so do rows.
+    match groups.downcast_ref::<RepartitionExec>().map(RepartitionExec::partitioning) {
+        Some(keys @ Partitioning::Hash(_, 2..)) => Ok(Arc::new(RepartitionExec::try_new(rows, keys.clone())?)),
+        _ => Ok(rows),
+    }
 }
 
 fn asked_of(aggregate: &AggregateExec) -> Option<Asked> {
@@ -111,11 +122,8 @@ fn first_of_parts(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<(Arc<dyn Execu
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
         return Ok(Some((Arc::clone(plan).replace_children(vec![parts], options)?, asked)));
     };
-    let Some(partitioning) = by_keys(repartition.partitioning(), &asked).filter(|_| !repartition.preserve_order())
-    else {
-        return Ok(None);
-    };
-    Ok(Some((Arc::new(RepartitionExec::try_new(parts, partitioning)?), asked)))
+    let is_by_keys = matches!(repartition.partitioning(), Partitioning::Hash(..)) && !repartition.preserve_order();
+    Ok(is_by_keys.then_some((parts, asked)))
 }
 
 /// First rows that are sorted by their keys, all in one partition, come out sorted themselves.
@@ -147,6 +155,10 @@ fn sorted_below(plan: &Arc<dyn ExecutionPlan>, sorts: &[PhysicalSortExpr]) -> Re
         let Some(sorted) = sorted_below(projection.input(), &sorts)? else { return Ok(None) };
         return Ok(Some(Arc::new(ProjectionExec::try_new(projection.expr().to_vec(), sorted)?)));
     }
+    // What is spread need not be when all of it comes out in one order.
+    if let Some(repartition) = plan.downcast_ref::<RepartitionExec>() {
+        return sorted_below(repartition.input(), sorts);
+    }
     let first = plan.downcast_ref::<FirstRowsExec>().filter(|first| first.mode() == FirstRowsMode::Whole);
     let Some(first) = first else { return Ok(None) };
     let key = |sort: &PhysicalSortExpr| {
@@ -159,9 +171,7 @@ fn sorted_below(plan: &Arc<dyn ExecutionPlan>, sorts: &[PhysicalSortExpr]) -> Re
     Ok(Some(Arc::new(whole.sorted(sorted_by)?)))
 }
 
-/// What is spread by keys need not be when all keys come together.
-fn in_one_partition(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    let parts = input.downcast_ref::<RepartitionExec>().map_or(input, |repartition| repartition.input());
+fn in_one_partition(parts: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     if parts.output_partitioning().partition_count() > 1 {
         return Arc::new(CoalescePartitionsExec::new(Arc::clone(parts)));
     }
@@ -170,14 +180,4 @@ fn in_one_partition(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
         Some(part) => Arc::clone(part.input()),
         None => Arc::clone(parts),
     }
-}
-
-/// How rows are spread as groups were.
-fn by_keys(partitioning: &Partitioning, asked: &Asked) -> Option<Partitioning> {
-    let Partitioning::Hash(exprs, partitions) = partitioning else { return None };
-    let key = |expr: &Arc<dyn PhysicalExpr>| {
-        let column = expr.downcast_ref::<Column>()?;
-        asked.keys.get(column.index()).cloned()
-    };
-    Some(Partitioning::Hash(exprs.iter().map(key).collect::<Option<_>>()?, *partitions))
 }
