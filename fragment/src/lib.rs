@@ -34,7 +34,7 @@ pub use functions::{is_known_aggregate, is_known_scalar};
 pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
 pub use shared::SharedFragment;
-pub use sorted::sorted_rows;
+pub use sorted::{sorted_groups, sorted_rows};
 pub use want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -29,12 +30,21 @@ pub fn sorted_rows(
     with_sorted_leaf(plan, leaf).map(Some)
 }
 
-/// The aggregate over rows that are sorted by its groups, when groups are made of series: it holds one group at a time.
+/// The same for an aggregate whose groups take more memory the more rows they have. Others are faster over rows as they
+/// lie: merging 4000 series of 1000 rows costs half as much again as adding them up in a table of all groups.
 pub(crate) fn over_sorted(node: &AggregateExec, order: &SeriesOrder) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let holds_rows = |function: &Arc<AggregateFunctionExpr>| {
+        function.is_distinct()
+            || matches!(function.fun().name(), "array_agg" | "string_agg" | "median" | "percentile_cont")
+    };
+    if node.aggr_expr().iter().any(holds_rows) { sorted_groups(node, order) } else { Ok(None) }
+}
+
+/// The aggregate over rows that are sorted by its groups, when groups are made of series: it holds one group at a time, and
+/// groups come out sorted.
+pub fn sorted_groups(node: &AggregateExec, order: &SeriesOrder) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let groups = node.group_expr();
-    // Of keys alone little is held.
-    let is_of_rows = !groups.is_empty() && !node.aggr_expr().is_empty();
-    if !is_of_rows || groups.has_grouping_set() || node.limit_options().is_some() {
+    if groups.is_empty() || groups.has_grouping_set() || node.limit_options().is_some() {
         return Ok(None);
     }
     let sort =

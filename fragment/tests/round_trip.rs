@@ -325,17 +325,18 @@ fn a_leaf_of_series_travels_and_is_shown() {
 #[test]
 fn groups_of_series_are_held_one_at_a_time_where_all_rows_are_sorted_by_them() {
     let order = SeriesOrder { segment_by: vec![1], flushed_by: vec![1], time: Some(0) };
-    let sql = "select host, stddev(v) from t group by host";
+    let sql = "select host, median(v), stddev(v) from t group by host";
     let chosen = choose_leaf(&partial_of(sql), &order).unwrap().unwrap();
     let decoded = decode(&encode(&chosen).unwrap()).unwrap();
     let shown = displayable(decoded.as_ref()).indent(false).to_string();
     assert_contains!(&shown, "ordering_mode=Sorted");
     assert_contains!(&shown, "MergeScan: table=16384, columns=[host, v], order=[host ASC NULLS LAST]");
     for sql in [
-        "select n, stddev(v) from t group by n",
-        "select host, n, stddev(v) from t group by host, n",
-        "select upper(host), stddev(v) from t group by 1",
-        "select stddev(v) from t where host = 'host_1' group by host",
+        "select n, median(v) from t group by n",
+        "select host, n, median(v) from t group by host, n",
+        "select upper(host), median(v) from t group by 1",
+        "select median(v) from t where host = 'host_1' group by host",
+        "select host, stddev(v) from t group by host",
     ] {
         let chosen = choose_leaf(&partial_of(sql), &order).unwrap();
         assert!(chosen.is_none_or(|plan| !matches!(leaf_of(&plan).unwrap().want(), Want::Sorted(_))), "{sql}");

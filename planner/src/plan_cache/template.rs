@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
@@ -20,6 +20,7 @@ use crate::exec::catalog::{Found, StatementCatalog};
 use crate::exec::fill::{check_may_be_kept, fill};
 use crate::exec::open_scan::{Filling, OpenCatalog, OpenScanExec};
 use crate::exec::rules::first_rows::first_rows;
+use crate::exec::rules::push_down::for_shards;
 use crate::outcome::OutputColumn;
 use crate::sql::comparisons::known_type;
 use crate::sql::cut::Cut;
@@ -158,13 +159,22 @@ impl Template {
             plan = first_rows(plan)?;
         }
         check_may_be_kept(&plan)?;
-        Ok(plan)
+        Ok(with_filters_for_shards(plan)?)
     }
 
     /// Of it and all its variants, estimated.
     pub(crate) fn size_bytes(&self) -> usize {
         self.size_bytes
     }
+}
+
+/// Filters right above scans will move into fragments as they are.
+fn with_filters_for_shards(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let changed = plan.transform_up(|plan| {
+        let is_above_scan = matches!(&plan.children()[..], [child] if child.is::<OpenScanExec>());
+        if is_above_scan { for_shards(&plan).map(Transformed::yes) } else { Ok(Transformed::no(plan)) }
+    });
+    changed.data()
 }
 
 fn partitions_of_scans(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<usize>> {

@@ -66,7 +66,13 @@ fn without_sort(sort: &SortExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let input = sort.input();
     let in_one = input.output_partitioning().partition_count() == 1;
     let is_sorted = in_one && input.equivalence_properties().ordering_satisfy(sort.expr().iter().cloned())?;
-    let sorted = if is_sorted { Some(Arc::clone(input)) } else { merged_below(input, sort.expr())? };
+    let sorted = if is_sorted {
+        Some(Arc::clone(input))
+    } else if let Some(merged) = merged_below(input, sort.expr())? {
+        Some(merged)
+    } else {
+        sort.fetch().map_or(Ok(None), |count| first_groups(input, sort.expr(), count))?
+    };
     Ok(sorted.map(|sorted| match sort.fetch() {
         Some(_) => Arc::new(GlobalLimitExec::new(sorted, 0, sort.fetch())),
         None => sorted,
@@ -102,23 +108,57 @@ fn sorted_below(plan: &Arc<dyn ExecutionPlan>, sorts: &[PhysicalSortExpr]) -> Re
     }
 }
 
+/// The first groups of series, when they are all that is wanted: shards then read no more than those.
+fn first_groups(
+    plan: &Arc<dyn ExecutionPlan>,
+    sorts: &[PhysicalSortExpr],
+    count: usize,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let below = plan.downcast_ref::<ProjectionExec>().map(ProjectionExec::input);
+    let Some(aggregate) = below.unwrap_or(plan).downcast_ref::<AggregateExec>() else { return Ok(None) };
+    let Some(groups) = with_first_groups(aggregate, count)? else { return Ok(None) };
+    let groups = if below.is_some() { with_child(plan, groups)? } else { groups };
+    let is_sorted = groups.equivalence_properties().ordering_satisfy(sorts.iter().cloned())?;
+    Ok(is_sorted.then_some(groups))
+}
+
+/// Both halves of an aggregate over rows that are sorted by its groups. What a group has on a shard is among as many first
+/// groups there as there are wanted of all, if it is one of those.
+fn with_first_groups(aggregate: &AggregateExec, count: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let scan = scan_below(aggregate.input()).and_then(|scan| scan.downcast_ref::<RemoteScanExec>());
+    let Some(scan) = scan.filter(|scan| scan.leaves() && is_last(aggregate)) else { return Ok(None) };
+    let Some(first) = scan.fragment().downcast_ref::<AggregateExec>() else { return Ok(None) };
+    let Some(sorted) = meridian_fragment::sorted_groups(first, &order_of(scan.table()))? else { return Ok(None) };
+    let Some(ordering) = sorted.properties().output_ordering().cloned() else { return Ok(None) };
+    let parts = scan.with_fragment(Arc::new(LocalLimitExec::new(sorted, count)))?;
+    last_over(aggregate, in_one_partition(Arc::new(parts), ordering)).map(Some)
+}
+
 /// The second half of an aggregate whose first halves come out sorted by their groups.
 fn over_sorted_groups(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let is_last = matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
-    let Some(scan) = scan_below(aggregate.input()).filter(|_| is_last) else { return Ok(None) };
+    let Some(scan) = scan_below(aggregate.input()).filter(|_| is_last(aggregate)) else { return Ok(None) };
     let first = scan.downcast_ref::<RemoteScanExec>().map(RemoteScanExec::fragment);
     let Some(first) = first.and_then(|fragment| fragment.downcast_ref::<AggregateExec>()) else { return Ok(None) };
     let ordering = first.properties().output_ordering().filter(|_| *first.input_order_mode() == InputOrderMode::Sorted);
-    let Some(ordering) = ordering else { return Ok(None) };
+    let Some(ordering) = ordering.cloned() else { return Ok(None) };
+    last_over(aggregate, in_one_partition(Arc::clone(scan), ordering)).map(Some)
+}
+
+fn is_last(aggregate: &AggregateExec) -> bool {
+    matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned)
+}
+
+/// The second half of an aggregate over all of its first halves.
+fn last_over(aggregate: &AggregateExec, parts: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let whole = AggregateExec::try_new(
         AggregateMode::Final,
         aggregate.group_expr().clone(),
         aggregate.aggr_expr().to_vec(),
         aggregate.filter_expr().to_vec(),
-        in_one_partition(Arc::clone(scan), ordering.clone()),
+        parts,
         aggregate.input_schema(),
     )?;
-    Ok(Some(Arc::new(whole.with_limit_options(aggregate.limit_options()))))
+    Ok(Arc::new(whole.with_limit_options(aggregate.limit_options())))
 }
 
 fn scan_below(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {

@@ -38,7 +38,7 @@ fn absorb(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionP
 }
 
 /// The operator as it is best run on a shard.
-fn for_shards(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+pub(crate) fn for_shards(plan: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(filter) = plan.downcast_ref::<FilterExec>() else { return Ok(Arc::clone(plan)) };
     Ok(Arc::new(FilterExecBuilder::from(filter).with_batch_size(FILTER_BATCH_ROWS).build()?))
 }

@@ -23,10 +23,11 @@ const MERGED: &[&str] = &[
     "SELECT time FROM metrics WHERE host = 'host_2' AND v > 30 ORDER BY time DESC LIMIT 3",
     "SELECT * FROM metrics WHERE host = 'host_2' ORDER BY host, time LIMIT 3",
     "SELECT * FROM metrics WHERE host IN ('host_2', 'host_5') ORDER BY host DESC, time LIMIT 80",
-    "SELECT host, round(stddev(v)::numeric, 9), count(*) FROM metrics GROUP BY host ORDER BY host",
+    "SELECT host, median(v), count(*) FROM metrics GROUP BY host ORDER BY host",
     "SELECT host, round(stddev(v)::numeric, 9) FROM metrics GROUP BY host ORDER BY host LIMIT 3",
-    "SELECT host, count(*) FILTER (WHERE v > 20), sum(v + 1) FROM metrics WHERE v > 3 GROUP BY host ORDER BY 1",
-    "SELECT host, round(corr(v, v * v)::numeric, 6) FROM metrics GROUP BY host HAVING count(v) > 3 ORDER BY host DESC",
+    "SELECT sum(v + 1), host FROM metrics WHERE v > 3 GROUP BY host ORDER BY 2 LIMIT 2 OFFSET 5",
+    "SELECT host, median(v) FILTER (WHERE v > 20), sum(v + 1) FROM metrics WHERE v > 3 GROUP BY host ORDER BY 1",
+    "SELECT host, median(v * v) FROM metrics GROUP BY host HAVING count(v) > 3 ORDER BY host DESC",
     "SELECT host, time, v - lag(v) OVER (PARTITION BY host ORDER BY time) FROM metrics ORDER BY host, time",
     "SELECT host, time, row_number() OVER (PARTITION BY host ORDER BY time DESC) FROM metrics ORDER BY host, time",
     "SELECT max(d) FROM (SELECT v - lag(v) OVER (PARTITION BY host ORDER BY time) AS d FROM metrics) AS s",
@@ -37,8 +38,6 @@ const MERGED: &[&str] = &[
      JOIN hosts AS h USING (host) WHERE n > 5 GROUP BY rack ORDER BY rack",
     "SELECT rack, s FROM (SELECT host, round(stddev(v)::numeric, 9) AS s FROM metrics GROUP BY host) AS m JOIN hosts USING (host) \
      ORDER BY rack, host",
-    "SELECT host, round(stddev(v)::numeric, 9) FROM metrics GROUP BY host UNION ALL SELECT host, v::numeric FROM metrics \
-     WHERE v < 2 ORDER BY 1, 2",
     "(SELECT host, time FROM metrics ORDER BY host, time LIMIT 2) UNION ALL (SELECT host, time FROM metrics \
      ORDER BY host DESC, time DESC LIMIT 2) ORDER BY 1, 2",
 ];
@@ -66,7 +65,8 @@ fn nothing_is_sorted_that_comes_sorted() {
     for sql in [
         "SELECT * FROM metrics ORDER BY host, time",
         "SELECT time, v FROM metrics WHERE host = 'host_1' ORDER BY time DESC LIMIT 10",
-        "SELECT host, round(stddev(v)::numeric, 9) FROM metrics GROUP BY host ORDER BY host",
+        "SELECT host, median(v) FROM metrics GROUP BY host ORDER BY host",
+        "SELECT host, stddev(v) FROM metrics GROUP BY host ORDER BY host LIMIT 2",
         "SELECT host, time, lag(v) OVER (PARTITION BY host ORDER BY time) FROM metrics ORDER BY host, time",
     ] {
         let tree = tree(&bench, sql);
@@ -85,7 +85,9 @@ fn other_orders_are_not_promised() {
         "SELECT * FROM metrics ORDER BY upper(host), time LIMIT 10",
         "SELECT * FROM metrics ORDER BY v",
         "SELECT * FROM metrics WHERE host LIKE 'host_1' || '%' ORDER BY time LIMIT 10",
-        "SELECT v, round(stddev(v)::numeric, 9) FROM metrics GROUP BY v ORDER BY v",
+        "SELECT v, median(v) FROM metrics GROUP BY v ORDER BY v LIMIT 2",
+        "SELECT host, stddev(v) FROM metrics GROUP BY host ORDER BY host",
+        "SELECT host, stddev(v) FROM metrics GROUP BY host ORDER BY 2 LIMIT 2",
         "SELECT host, time, rank() OVER (PARTITION BY host ORDER BY v) FROM metrics",
         "SELECT host, time, rank() OVER (ORDER BY time) FROM metrics",
     ] {
@@ -102,8 +104,9 @@ fn a_limit_ends_each_shard() {
         rows,
         ["host_0|1970-01-01 00:00:00+00", "host_0|1970-01-01 01:00:00+00", "host_0|1970-01-01 02:00:00+00"]
     );
+    bench.texts("SELECT host, stddev(v) FROM metrics GROUP BY host ORDER BY host LIMIT 3");
     let returned = bench.source.returned.lock().unwrap();
-    assert!(returned.len() > 1 && returned.iter().all(|rows| *rows <= 3), "{returned:?}");
+    assert!(returned.len() > 3 && returned.iter().all(|rows| *rows <= 3), "{returned:?}");
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn explain_shows_the_order_and_groups_that_come_one_by_one() {
     let rows = explained("SELECT v FROM metrics WHERE host = 'host_1' ORDER BY time DESC LIMIT 10");
     assert!(rows.contains("Merge Scan on metrics") && rows.contains("Merge Order: time DESC NULLS FIRST"), "{rows}");
     assert!(rows.contains("Limit") && !rows.contains("Sort\n"), "{rows}");
-    let groups = explained("SELECT host, round(stddev(v)::numeric, 9) FROM metrics GROUP BY host");
+    let groups = explained("SELECT host, median(v) FROM metrics GROUP BY host");
     for line in
         ["Finalize GroupAggregate", "Merge Append", "Partial GroupAggregate", "Merge Order: host ASC NULLS LAST"]
     {
