@@ -16,6 +16,7 @@ mod merge;
 mod open;
 mod options;
 mod pick;
+mod piece;
 mod recovery;
 mod rewrite;
 mod sorted;

@@ -22,13 +22,13 @@ use meridian_proto::Refusal;
 use self::fresh::Fresh;
 use self::loose::Loose;
 pub(super) use self::part::Part;
-use self::part::Piece;
 use self::rows::SeriesRows;
 use self::stretch::{Key, Stretch, Taken, gathered};
 use super::Inner;
 use super::budget::{Permit, ScanBudget};
 use super::chunk::LiveSegment;
 use super::open::OpenSegments;
+use super::piece::Piece;
 use super::stream::{row_bytes, rows as flaw};
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
@@ -324,15 +324,14 @@ impl<D: Disk> Reading<D> {
     /// The row groups of a segment that may have rows within the bounds.
     async fn open(&mut self, part: &Part<D>, segment: Rc<LiveSegment<D::File>>) -> Result<Vec<Piece<D>>, EngineError> {
         let reader = segment.reader(&self.disk, &part.chunk, part.cluster, &self.opened).await?;
-        let row_groups = part.row_groups(&reader, &segment);
-        self.statistics.row_groups_pruned += (reader.row_groups().len() - row_groups.len()) as u64;
-        if row_groups.is_empty() {
+        let pieces = part.pieces(&reader, &segment);
+        self.statistics.row_groups_pruned += (reader.row_groups().len() - pieces.len()) as u64;
+        if pieces.is_empty() {
             self.statistics.segments_pruned += 1;
         } else {
             self.statistics.segments_scanned += 1;
         }
-        let piece = |row_group| Piece { reader: Rc::clone(&reader), row_group, segment: Rc::clone(&segment) };
-        Ok(row_groups.into_iter().map(piece).collect())
+        Ok(pieces)
     }
 
     async fn open_row_group(&mut self, part: Rc<Part<D>>, piece: Piece<D>) -> Result<Rest<D>, EngineError> {

@@ -17,12 +17,13 @@ use super::Inner;
 use super::budget::{Permit, ScanBudget};
 use super::chunk::{Chunk, LiveSegment};
 use super::open::OpenSegments;
+use super::piece::Piece;
 use crate::disk::{Disk, GlommioDisk};
 use crate::error::EngineError;
-use crate::leaf::{LeafCache, RowGroupScan, SeriesPredicate, Want};
+use crate::leaf::{LeafCache, SeriesPredicate, Want};
 use crate::pace::{self, breathe_reading};
 use crate::scan::{BATCH_ROWS_MAX, Bound, Scan, ScanStatistics};
-use crate::segment::{ReadAhead, SegmentReader};
+use crate::segment::ReadAhead;
 use crate::statistics::Facts;
 use crate::visibility::{Outcome, View};
 
@@ -65,14 +66,6 @@ pub struct ScanStream<D: Disk = GlommioDisk> {
     memory: Vec<RecordBatch>,
     facts: Option<Facts>,
     statistics: ScanStatistics,
-}
-
-/// A row group of an open segment.
-struct Piece<D: Disk> {
-    reader: Rc<SegmentReader<D::File>>,
-    row_group: usize,
-    /// Keeps the file from being removed.
-    segment: Rc<LiveSegment<D::File>>,
 }
 
 impl<D: Disk> ScanStream<D> {
@@ -245,7 +238,7 @@ impl<D: Disk> ScanStream<D> {
         // Series and buckets read a few rows and statistics, which stay in caches.
         let wants_rows = matches!(self.want, Want::Rows(_) | Want::Facts(_));
         let next = self.pieces.front().filter(|_| wants_rows).and_then(|next| {
-            let scan = self.scan_of(next);
+            let scan = next.scan(&self.schema, &self.bounds, &self.view, &self.cache);
             let is_answered = self.facts.is_some() && scan.is_whole();
             (!is_answered).then(|| {
                 (Rc::clone(&next.reader), next.row_group, scan.first_read(&self.columns, self.series_predicates()))
@@ -254,17 +247,6 @@ impl<D: Disk> ScanStream<D> {
         async move {
             let (reader, row_group, columns) = next?;
             reader.read_ahead(row_group, &columns).await.ok().flatten()
-        }
-    }
-
-    fn scan_of<'a>(&'a self, piece: &'a Piece<D>) -> RowGroupScan<'a, D::File> {
-        RowGroupScan {
-            reader: &piece.reader,
-            row_group: piece.row_group,
-            schema: &self.schema,
-            bounds: &self.bounds,
-            view: piece.segment.run.is_none().then_some(&self.view),
-            cache: &self.cache,
         }
     }
 
@@ -284,31 +266,19 @@ impl<D: Disk> ScanStream<D> {
     async fn open(&mut self, segment: Rc<LiveSegment<D::File>>) -> Result<(), EngineError> {
         let reader = segment.reader(&self.disk, &self.chunk, self.cluster, &self.opened).await?;
         let all = reader.row_groups().len();
-        let mut row_groups = reader.prune(&self.schema, &self.bounds);
-        row_groups.retain(|at| reader.may_hold(*at, &self.schema, &self.any_of));
-        if segment.run.is_none() {
-            row_groups.retain(|at| reader.row_group(*at).commits.is_none_or(|(min, _)| self.view.sees(min)));
-        }
-        self.statistics.row_groups_pruned += (all - row_groups.len()) as u64;
-        if row_groups.is_empty() {
+        let pieces = Piece::all(&reader, &segment, &self.schema, &self.bounds, &self.any_of, &self.view);
+        self.statistics.row_groups_pruned += (all - pieces.len()) as u64;
+        if pieces.is_empty() {
             self.statistics.segments_pruned += 1;
             return Ok(());
         }
         self.statistics.segments_scanned += 1;
-        let piece = |row_group| Piece { reader: Rc::clone(&reader), row_group, segment: Rc::clone(&segment) };
-        self.pieces.extend(row_groups.into_iter().map(piece));
+        self.pieces.extend(pieces);
         Ok(())
     }
 
     async fn read_piece(&mut self, piece: Piece<D>) -> Result<(), Refusal> {
-        let scan = RowGroupScan {
-            reader: &piece.reader,
-            row_group: piece.row_group,
-            schema: &self.schema,
-            bounds: &self.bounds,
-            view: piece.segment.run.is_none().then_some(&self.view),
-            cache: &self.cache,
-        };
+        let scan = piece.scan(&self.schema, &self.bounds, &self.view, &self.cache);
         // R30: a run counts once its transaction's commit is known here, not by what this reader alone knows of it.
         let is_settled =
             piece.segment.run.is_none() || piece.segment.commit.get().is_some_and(|commit| self.view.sees(commit));

@@ -7,8 +7,9 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use meridian_proto::Refusal;
 
+use super::super::piece::Piece;
 use super::super::stream::rows as flaw;
-use super::part::{Part, Piece};
+use super::part::Part;
 use super::stretch::{Key, Stretch};
 use super::{LOAD_ROWS_MAX, Reading};
 use crate::disk::Disk;

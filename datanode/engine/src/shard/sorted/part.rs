@@ -12,6 +12,7 @@ use meridian_proto::{ClusterId, Refusal};
 
 use super::super::Inner;
 use super::super::chunk::{Chunk, LiveSegment};
+use super::super::piece::Piece;
 use super::super::stream::rows as flaw;
 use super::stretch::Key;
 use crate::disk::Disk;
@@ -35,14 +36,6 @@ pub(in crate::shard) struct Part<D: Disk> {
     /// Rows in memory, all columns of the table, before any bound.
     memory: Vec<RecordBatch>,
     rows_in_memory: u64,
-}
-
-/// A row group of an open segment.
-pub(in crate::shard) struct Piece<D: Disk> {
-    pub reader: Rc<SegmentReader<D::File>>,
-    pub row_group: usize,
-    /// Keeps the file from being removed.
-    pub segment: Rc<LiveSegment<D::File>>,
 }
 
 impl<D: Disk> Part<D> {
@@ -117,25 +110,12 @@ impl<D: Disk> Part<D> {
         Ok(wanted.keys.beginnings(&[end]).map_err(flaw)?.bytes(0).into())
     }
 
-    /// Row groups that may have seen rows within the bounds.
-    pub fn row_groups(&self, reader: &SegmentReader<D::File>, segment: &LiveSegment<D::File>) -> Vec<usize> {
-        let mut row_groups = reader.prune(&self.schema, &self.bounds);
-        row_groups.retain(|at| reader.may_hold(*at, &self.schema, &self.any_of));
-        if segment.run.is_none() {
-            row_groups.retain(|at| reader.row_group(*at).commits.is_none_or(|(min, _)| self.view.sees(min)));
-        }
-        row_groups
+    pub fn pieces(&self, reader: &Rc<SegmentReader<D::File>>, segment: &Rc<LiveSegment<D::File>>) -> Vec<Piece<D>> {
+        Piece::all(reader, segment, &self.schema, &self.bounds, &self.any_of, &self.view)
     }
 
     pub fn scan_of<'a>(&'a self, piece: &'a Piece<D>, cache: &'a LeafCache<D::File>) -> RowGroupScan<'a, D::File> {
-        RowGroupScan {
-            reader: &piece.reader,
-            row_group: piece.row_group,
-            schema: &self.schema,
-            bounds: &self.bounds,
-            view: piece.segment.run.is_none().then_some(&self.view),
-            cache,
-        }
+        piece.scan(&self.schema, &self.bounds, &self.view, cache)
     }
 
     /// Whether the times of a series descend in the segment; `None` when they are not sorted.

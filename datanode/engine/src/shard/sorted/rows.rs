@@ -7,9 +7,10 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{partition, take_record_batch};
 use meridian_proto::Refusal;
 
+use super::super::piece::Piece;
 use super::super::stream::rows as flaw;
 use super::Reading;
-use super::part::{Part, Piece};
+use super::part::Part;
 use super::stretch::{Key, Stretch};
 use crate::disk::Disk;
 use crate::error::EngineError;
