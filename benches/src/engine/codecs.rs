@@ -10,10 +10,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use futures::executor::block_on;
-use meridian_engine::segment::encoding::section::{SectionReader, SectionWriter};
+use meridian_engine::segment::encoding::huffman::Codes;
+use meridian_engine::segment::encoding::section::SectionReader;
 use meridian_engine::segment::encoding::selection::Selection;
 use meridian_engine::segment::encoding::{
-    Encoding, Input, binned, bytes, decimal, dictionary, integers, packed, plain, runs, split,
+    Coders, Encoding, Input, binned, bytes, decimal, dictionary, integers, packed, plain, runs, split,
 };
 use meridian_engine::segment::{
     ROW_GROUP_ROWS_MAX, SegmentExpectation, SegmentLimits, SegmentReader, SegmentRows, SegmentSpec, write,
@@ -42,7 +43,7 @@ const PCO_LEVEL: usize = 8;
 struct Codec {
     name: &'static str,
     /// `None` where it does not apply.
-    encode: fn(&Values, &mut SectionWriter) -> Option<Vec<u8>>,
+    encode: fn(&Values, &mut Coders) -> Option<Vec<u8>>,
     /// Of so many rows; the encoder's counterpart.
     decode: fn(&[u8], usize, &mut SectionReader) -> Values,
 }
@@ -59,7 +60,7 @@ const INTEGER_CODECS: [Codec; 7] = [
         name: "binned",
         encode: |values, _| {
             let plan = binned::estimate(integers_of(values))?;
-            encoded(integers_of(values), |v, out| binned::encode(v, &plan, out))
+            encoded(integers_of(values), |v, out| binned::encode(v, &plan, &mut Codes::default(), out))
         },
         decode: |bytes, rows, _| {
             Values::Integers(whole(rows, |all| binned::decode(&mut Input::new(bytes), all, |v| v)))
@@ -105,7 +106,7 @@ const DOUBLE_CODECS: [Codec; 7] = [
         encode: |values, _| {
             let values = doubles_of(values);
             let plan = decimal::estimate(values)?;
-            encoded(values, |v, out| decimal::encode(v, &plan, out))
+            encoded(values, |v, out| decimal::encode(v, &plan, &mut Codes::default(), out))
         },
         decode: |bytes, rows, s| {
             Values::Doubles(whole(rows, |all| decimal::decode(Encoding::Scaled, &mut Input::new(bytes), all, s)))
@@ -116,7 +117,7 @@ const DOUBLE_CODECS: [Codec; 7] = [
         encode: |values, _| {
             let values = doubles_of(values);
             let plan = split::estimate(values)?;
-            encoded(values, |v, out| split::encode(v, &plan, out))
+            encoded(values, |v, out| split::encode(v, &plan, &mut Codes::default(), out))
         },
         decode: |bytes, rows, _| Values::Doubles(whole(rows, |all| split::decode(&mut Input::new(bytes), all))),
     },
@@ -125,7 +126,7 @@ const DOUBLE_CODECS: [Codec; 7] = [
         encode: |values, _| {
             let ordered: Vec<i64> = doubles_of(values).iter().map(|v| decimal::Float::to_ordered(*v)).collect();
             let plan = integers::estimate(&ordered);
-            encoded(&ordered, |v, out| integers::encode_nested(v, &plan, out))
+            encoded(&ordered, |v, out| integers::encode_nested(v, &plan, &mut Codes::default(), out))
         },
         decode: |bytes, rows, s| {
             let back = <f64 as decimal::Float>::of_ordered;
@@ -161,10 +162,10 @@ const DOUBLE_CODECS: [Codec; 7] = [
 const TEXT_CODECS: [Codec; 3] = [
     Codec {
         name: "terms",
-        encode: |values, sections| {
+        encode: |values, coders| {
             let texts = texts_of(values);
             let plan = dictionary::estimate(texts.len(), |row| Some(texts.get(row)))?;
-            encoded(texts, |_, out| dictionary::encode(&plan, sections, out))
+            encoded(texts, |_, out| dictionary::encode(&plan, coders, out))
         },
         decode: |bytes, rows, s| {
             texts(whole(rows, |all| {
@@ -264,8 +265,8 @@ impl Measured {
 
 /// `None` where the codec does not apply to some of the values.
 fn measure(codec: &Codec, groups: &[Values], rounds: usize) -> Result<Option<Measured>, Error> {
-    let (mut sections, mut reader) = (SectionWriter::new()?, SectionReader::default());
-    let encoded: Option<Vec<_>> = groups.iter().map(|group| (codec.encode)(group, &mut sections)).collect();
+    let (mut coders, mut reader) = (Coders::new()?, SectionReader::default());
+    let encoded: Option<Vec<_>> = groups.iter().map(|group| (codec.encode)(group, &mut coders)).collect();
     let Some(encoded) = encoded else { return Ok(None) };
     for (group, bytes) in groups.iter().zip(&encoded) {
         if !(codec.decode)(bytes, group.len(), &mut reader).is_same(group) {
@@ -274,7 +275,7 @@ fn measure(codec: &Codec, groups: &[Values], rounds: usize) -> Result<Option<Mea
     }
     let encode_seconds = best_of(rounds, || {
         for group in groups {
-            black_box((codec.encode)(black_box(group), &mut sections));
+            black_box((codec.encode)(black_box(group), &mut coders));
         }
     });
     let decode_seconds = best_of(rounds, || {

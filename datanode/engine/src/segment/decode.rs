@@ -129,8 +129,15 @@ fn values_bytes_max(sql_type: &SqlType, rows: usize) -> usize {
 
 /// Texts, or bytes.
 fn bytes_array(decoded: Decoded, sql_type: &SqlType, nulls: Option<NullBuffer>) -> Result<ArrayRef, Flaw> {
+    let is_fitting = nulls.as_ref().is_none_or(|nulls| nulls.len() + 1 == decoded.offsets.len())
+        && decoded.offsets.last().is_some_and(|end| *end as usize == decoded.bytes.len());
     let (offsets, bytes) = (OffsetBuffer::new(decoded.offsets.into()), decoded.bytes.into());
     Ok(match sql_type {
+        SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) | SqlType::Jsonb if decoded.is_text && is_fitting => {
+            // SAFETY: offsets ascend (checked by `OffsetBuffer`) up to the last byte, each value between two is known to
+            // be UTF-8, and there are as many nulls as values.
+            Arc::new(unsafe { StringArray::new_unchecked(offsets, bytes, nulls) })
+        }
         SqlType::Bytea => {
             let array = BinaryArray::try_new(offsets, bytes, nulls);
             Arc::new(array.map_err(|_| Flaw("the bytes do not make up values"))?)

@@ -12,9 +12,11 @@ use arrow::datatypes::{
 use meridian_proto::types::SqlType;
 
 use super::encoding::decimal::{self, Float};
+use super::encoding::huffman::Codes;
 use super::encoding::plain::{self, Fixed};
-use super::encoding::section::SectionWriter;
-use super::encoding::{DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, integers, packed, split};
+use super::encoding::{
+    Coders, DECODED_BYTES_MAX, Encoding, bitmap, bytes, constant, dictionary, integers, packed, split,
+};
 use super::page::{Framer, Squeeze};
 use super::zone::Zone;
 use crate::error::EngineError;
@@ -30,7 +32,7 @@ type Taken = (Encoding, Squeeze);
 /// Encodes columns, one at a time. One per writer: its buffers are reused.
 pub struct ColumnEncoder {
     framer: Framer,
-    sections: SectionWriter,
+    coders: Coders,
     mask: Vec<u8>,
     values: Vec<u8>,
 }
@@ -45,7 +47,7 @@ pub struct PageFacts {
 
 impl ColumnEncoder {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { framer: Framer::new()?, sections: SectionWriter::new()?, mask: Vec::new(), values: Vec::new() })
+        Ok(Self { framer: Framer::new()?, coders: Coders::new()?, mask: Vec::new(), values: Vec::new() })
     }
 
     /// Appends the page of the column, without a checksum.
@@ -82,7 +84,7 @@ impl ColumnEncoder {
     pub fn encode_commits(&mut self, commits: &[u64], out: &mut Vec<u8>) -> Encoding {
         self.values.clear();
         let signed: Vec<i64> = commits.iter().map(|commit| *commit as i64).collect();
-        let taken = pick_integers(&signed, &signed, &mut self.values);
+        let taken = pick_integers(&signed, &signed, &mut self.coders.codes, &mut self.values);
         self.framer.frame(taken, commits.len(), &[], &self.values, out);
         taken.0
     }
@@ -93,41 +95,41 @@ impl ColumnEncoder {
         sql_type: &SqlType,
         out: &mut Vec<u8>,
     ) -> Result<(Taken, Zone), EngineError> {
-        let sections = &mut self.sections;
+        let coders = &mut self.coders;
         Ok(match sql_type {
             SqlType::Bool => booleans(array.as_boolean(), out),
-            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), out),
-            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), out),
-            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), out),
-            SqlType::Date => integers(array.as_primitive::<Date32Type>(), out),
-            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), out),
+            SqlType::Int2 => integers(array.as_primitive::<Int16Type>(), &mut coders.codes, out),
+            SqlType::Int4 => integers(array.as_primitive::<Int32Type>(), &mut coders.codes, out),
+            SqlType::Int8 => integers(array.as_primitive::<Int64Type>(), &mut coders.codes, out),
+            SqlType::Date => integers(array.as_primitive::<Date32Type>(), &mut coders.codes, out),
+            SqlType::Time => integers(array.as_primitive::<Time64MicrosecondType>(), &mut coders.codes, out),
             SqlType::Timestamp | SqlType::Timestamptz => {
-                integers(array.as_primitive::<TimestampMicrosecondType>(), out)
+                integers(array.as_primitive::<TimestampMicrosecondType>(), &mut coders.codes, out)
             }
-            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), out),
-            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), out),
-            SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), sections, out),
+            SqlType::Float4 => floats(array.as_primitive::<Float32Type>(), &mut coders.codes, out),
+            SqlType::Float8 => floats(array.as_primitive::<Float64Type>(), &mut coders.codes, out),
+            SqlType::Numeric(_) => decimals(array.as_primitive::<Decimal128Type>(), coders, out),
             SqlType::Text | SqlType::Varchar(_) | SqlType::Char(_) => {
                 let array = array.as_string::<i32>();
-                strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out)
+                strings(array.value_offsets(), array.value_data(), array.nulls(), coders, out)
             }
             SqlType::Jsonb => {
                 let array = array.as_string::<i32>();
                 // jsonb has an order of its own, which is not that of the text.
-                (strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out).0, Zone::Unknown)
+                (strings(array.value_offsets(), array.value_data(), array.nulls(), coders, out).0, Zone::Unknown)
             }
             SqlType::Bytea => {
                 let array = array.as_binary::<i32>();
-                strings(array.value_offsets(), array.value_data(), array.nulls(), sections, out)
+                strings(array.value_offsets(), array.value_data(), array.nulls(), coders, out)
             }
             SqlType::Uuid => {
                 let array = array.as_fixed_size_binary();
                 let bytes = &array.value_data()[..array.len() * 16];
-                uuids(&filled(bytes.as_chunks::<16>().0, array.nulls()), sections, out)
+                uuids(&filled(bytes.as_chunks::<16>().0, array.nulls()), coders, out)
             }
             SqlType::Interval => {
                 let array = array.as_primitive::<IntervalMonthDayNanoType>();
-                (sixteen_bytes(&intervals(&filled(array.values(), array.nulls())), sections, out), Zone::Unknown)
+                (sixteen_bytes(&intervals(&filled(array.values(), array.nulls())), coders, out), Zone::Unknown)
             }
             SqlType::Array(element) => (self.lists(array.as_list::<i32>(), element, out)?, Zone::Unknown),
         })
@@ -172,14 +174,14 @@ fn booleans(array: &BooleanArray, out: &mut Vec<u8>) -> (Taken, Zone) {
     ((Encoding::Bitmap, Squeeze::Whole), zone)
 }
 
-fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Taken, Zone)
+fn integers<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, codes: &mut Codes, out: &mut Vec<u8>) -> (Taken, Zone)
 where
     T::Native: Fixed + Into<i64>,
 {
     let values = filled(array.values(), array.nulls());
     let wide: Vec<i64> = values.iter().map(|value| (*value).into()).collect();
     let (min, max) = range(&wide);
-    (pick_integers(&values, &wide, out), Zone::Int { min, max })
+    (pick_integers(&values, &wide, codes, out), Zone::Int { min, max })
 }
 
 fn range(values: &[i64]) -> (i64, i64) {
@@ -187,7 +189,7 @@ fn range(values: &[i64]) -> (i64, i64) {
 }
 
 /// `wide` are the `values`, as 64 bits.
-fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], out: &mut Vec<u8>) -> Taken {
+fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], codes: &mut Codes, out: &mut Vec<u8>) -> Taken {
     let plan = integers::estimate(wide);
     match plan.encoding() {
         Encoding::Constant => {
@@ -195,7 +197,7 @@ fn pick_integers<T: Fixed>(values: &[T], wide: &[i64], out: &mut Vec<u8>) -> Tak
             (Encoding::Constant, Squeeze::No)
         }
         encoding if plan.bytes() < plain::estimate::<T>(values.len()) => {
-            integers::encode(wide, &plan, out);
+            integers::encode(wide, &plan, codes, out);
             (encoding, squeeze_of(&plan))
         }
         _ => {
@@ -210,15 +212,15 @@ fn squeeze_of(plan: &integers::Plan) -> Squeeze {
     if plan.encoding() == Encoding::Binned { Squeeze::No } else { Squeeze::Blocks }
 }
 
-fn floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, out: &mut Vec<u8>) -> (Taken, Zone)
+fn floats<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, codes: &mut Codes, out: &mut Vec<u8>) -> (Taken, Zone)
 where
     T::Native: Float,
 {
     let values = filled(array.values(), array.nulls());
-    (pick_floats(&values, out), float_zone(&values))
+    (pick_floats(&values, codes, out), float_zone(&values))
 }
 
-fn pick_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Taken {
+fn pick_floats<T: Float>(values: &[T], codes: &mut Codes, out: &mut Vec<u8>) -> Taken {
     if constant::estimate(values, |a, b| a.same_bits(*b)).is_some() {
         constant::encode(values[0], out);
         return (Encoding::Constant, Squeeze::No);
@@ -228,7 +230,7 @@ fn pick_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Taken {
     if let Some(plan) = &scaled
         && plan.bytes < plain_bytes / SCALED_PART
     {
-        decimal::encode(values, plan, out);
+        decimal::encode(values, plan, codes, out);
         return (Encoding::Scaled, squeeze_of(&plan.plan));
     }
     let ordered: Vec<i64> = values.iter().map(|value| value.to_ordered()).collect();
@@ -242,15 +244,15 @@ fn pick_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Taken {
             (Encoding::Plain, Squeeze::Blocks)
         }
         (Some(plan), _) if scaled_bytes == best => {
-            decimal::encode(values, &plan, out);
+            decimal::encode(values, &plan, codes, out);
             (Encoding::Scaled, squeeze_of(&plan.plan))
         }
         (_, Some(plan)) if split_bytes == best => {
-            split::encode(values, &plan, out);
+            split::encode(values, &plan, codes, out);
             (Encoding::Split, Squeeze::No)
         }
         _ => {
-            integers::encode_nested(&ordered, &plan, out);
+            integers::encode_nested(&ordered, &plan, codes, out);
             (Encoding::Ordered, squeeze_of(&plan))
         }
     }
@@ -267,22 +269,22 @@ fn float_zone<T: Float>(values: &[T]) -> Zone {
     Zone::Float { min, max, nan }
 }
 
-fn decimals(array: &PrimitiveArray<Decimal128Type>, sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Taken, Zone) {
+fn decimals(array: &PrimitiveArray<Decimal128Type>, coders: &mut Coders, out: &mut Vec<u8>) -> (Taken, Zone) {
     let values = filled(array.values(), array.nulls());
     let zone = values.iter().fold((i128::MAX, i128::MIN), |(min, max), value| (min.min(*value), max.max(*value)));
     let zone = Zone::Decimal { min: zone.0, max: zone.1 };
     if values.iter().all(|value| i64::try_from(*value).is_ok()) {
         let wide: Vec<i64> = values.iter().map(|value| *value as i64).collect();
-        return (pick_integers(&values, &wide, out), zone);
+        return (pick_integers(&values, &wide, &mut coders.codes, out), zone);
     }
     let bytes: Vec<[u8; 16]> = values.iter().map(|value| value.to_le_bytes()).collect();
-    (sixteen_bytes(&bytes, sections, out), zone)
+    (sixteen_bytes(&bytes, coders, out), zone)
 }
 
-fn uuids(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> (Taken, Zone) {
+fn uuids(values: &[[u8; 16]], coders: &mut Coders, out: &mut Vec<u8>) -> (Taken, Zone) {
     let numbers = values.iter().map(|value| u128::from_be_bytes(*value));
     let (min, max) = numbers.fold((u128::MAX, u128::MIN), |(min, max), value| (min.min(value), max.max(value)));
-    (sixteen_bytes(values, sections, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
+    (sixteen_bytes(values, coders, out), Zone::of_bytes(&min.to_be_bytes(), &max.to_be_bytes()))
 }
 
 /// Months, days, nanoseconds, little endian: 4, 4 and 8 bytes.
@@ -296,7 +298,7 @@ fn intervals(values: &[arrow::datatypes::IntervalMonthDayNano]) -> Vec<[u8; 16]>
     bytes
 }
 
-fn sixteen_bytes(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Vec<u8>) -> Taken {
+fn sixteen_bytes(values: &[[u8; 16]], coders: &mut Coders, out: &mut Vec<u8>) -> Taken {
     if constant::estimate(values, |a, b| a == b).is_some() {
         constant::encode(values[0], out);
         return (Encoding::Constant, Squeeze::No);
@@ -304,7 +306,7 @@ fn sixteen_bytes(values: &[[u8; 16]], sections: &mut SectionWriter, out: &mut Ve
     if let Some(plan) = dictionary::estimate(values.len(), |row| Some(&values[row][..]))
         && plan.bytes < plain::estimate::<[u8; 16]>(values.len())
     {
-        dictionary::encode(&plan, sections, out);
+        dictionary::encode(&plan, coders, out);
         return (Encoding::Terms, Squeeze::Blocks);
     }
     plain::encode(values, out);
@@ -316,7 +318,7 @@ fn strings(
     offsets: &[i32],
     data: &[u8],
     nulls: Option<&NullBuffer>,
-    sections: &mut SectionWriter,
+    coders: &mut Coders,
     out: &mut Vec<u8>,
 ) -> (Taken, Zone) {
     let rows = offsets.len() - 1;
@@ -342,7 +344,7 @@ fn strings(
         bytes::encode(&apart, value, out);
         return ((Encoding::Bytes, Squeeze::Whole), zone);
     }
-    dictionary::encode(&plan, sections, out);
+    dictionary::encode(&plan, coders, out);
     ((Encoding::Terms, Squeeze::Blocks), zone)
 }
 

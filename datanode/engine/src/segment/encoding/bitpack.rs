@@ -68,6 +68,12 @@ pub fn pack(values: &[u64; BLOCK], width: u32, out: &mut Vec<u8>) {
 /// When `bytes` is shorter, or `width` over 64: the caller has taken exactly that many.
 #[inline(always)]
 pub fn unpack(bytes: &[u8], width: u32, base: u64, out: &mut [u64; BLOCK]) {
+    unpack_rows(bytes, width, base, 0, out);
+}
+
+/// Unpacks the values of as many rows of lanes as `out` has, from row `first` on, and adds `base` to each, wrapping.
+#[inline(always)]
+fn unpack_rows(bytes: &[u8], width: u32, base: u64, first: usize, out: &mut [u64]) {
     assert!(width <= 64 && bytes.len() == packed_bytes(width), "a packed block has its exact length");
     if width == 0 {
         out.fill(base);
@@ -75,10 +81,9 @@ pub fn unpack(bytes: &[u8], width: u32, base: u64, out: &mut [u64; BLOCK]) {
     }
     let words = bytes.as_chunks::<LANE_BYTES>().0;
     let mask = mask(width);
-    for row in 0..ROWS {
+    for (row, target) in (first..ROWS).zip(out.as_chunks_mut::<LANES>().0) {
         let bit = row * width as usize;
         let (word, shift) = (bit / 64, bit % 64);
-        let target = &mut out.as_chunks_mut::<LANES>().0[row];
         let low = words[word].as_chunks::<8>().0;
         if shift + width as usize <= 64 {
             for lane in 0..LANES {
@@ -118,16 +123,62 @@ pub fn pack_tight(values: &[u64], width: u32, out: &mut Vec<u8>) {
 /// When `bytes` is shorter, or `width` over 64: the caller has taken exactly that many.
 #[inline(always)]
 pub fn unpack_tight(bytes: &[u8], width: u32, base: u64, out: &mut [u64; BLOCK], values: usize) {
+    unpack_part(bytes, width, base, values, 0, &mut out[..values]);
+}
+
+/// Unpacks as many of so many values as `out` has, from the one at `from` on, and adds `base` to each, wrapping. Whole
+/// rows of lanes: `from` is a multiple of 16, and so is the length of `out` when the values are a whole block.
+///
+/// # Panics
+/// When `bytes` is shorter, or `width` over 64: the caller has taken exactly that many. Or when `from` or `out` are not as
+/// said.
+#[inline(always)]
+pub fn unpack_part(bytes: &[u8], width: u32, base: u64, values: usize, from: usize, out: &mut [u64]) {
+    assert!(from.is_multiple_of(LANES) && from + out.len() <= values, "a part begins with a row and lies within");
     if values == BLOCK {
-        return unpack(bytes, width, base, out);
+        assert!(out.len().is_multiple_of(LANES), "a part of a block has whole rows");
+        return unpack_rows(bytes, width, base, from / LANES, out);
     }
     assert!(width <= 64 && bytes.len() == tight_bytes(width, values), "tight values have their exact length");
+    unpack_tightly(&bytes[from / 8 * width as usize..], width, base, out);
+}
+
+/// Widest value that lies within eight bytes wherever it begins.
+const WIDTH_OF_ONE_LOAD: u32 = 57;
+
+#[inline(always)]
+fn unpack_tightly(bytes: &[u8], width: u32, base: u64, out: &mut [u64]) {
+    if width > WIDTH_OF_ONE_LOAD {
+        return unpack_widely(bytes, width, base, out);
+    }
+    let (width, mask) = (width as usize, mask(width));
+    let value = |bytes: &[u8; 8], bit: usize| (u64::from_le_bytes(*bytes) >> (bit % 8) & mask).wrapping_add(base);
+    // Values of which eight bytes are there, each with a load of its own; then those at the end of all bytes.
+    let loads = bytes.len().saturating_sub(7) * 8;
+    let count = if width == 0 { 0 } else { loads.div_ceil(width).min(out.len()) };
+    let (out, last) = out.split_at_mut(count);
+    for (place, slot) in out.iter_mut().enumerate() {
+        let bit = place * width;
+        *slot = bytes[bit / 8..].first_chunk().map_or(0, |eight| value(eight, bit));
+    }
+    for (place, slot) in last.iter_mut().enumerate() {
+        let bit = (count + place) * width;
+        let mut eight = [0; 8];
+        let there = &bytes[(bit / 8).min(bytes.len())..];
+        let there = &there[..there.len().min(8)];
+        eight[..there.len()].copy_from_slice(there);
+        *slot = value(&eight, bit);
+    }
+}
+
+/// Of any width.
+fn unpack_widely(bytes: &[u8], width: u32, base: u64, out: &mut [u64]) {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
     let mut words = words.iter().chain(std::iter::once(&last));
     let (mut bits, mut count) = (0u128, 0);
-    for slot in &mut out[..values] {
+    for slot in out {
         if count < width {
             bits |= u128::from(words.next().map_or(0, |word| u64::from_le_bytes(*word))) << count;
             count += 64;
@@ -171,6 +222,23 @@ mod tests {
                 unpack_tight(&bytes, width, 7, &mut back, count);
                 let is_same = |(a, b): (&u64, &u64)| (a & mask(width)).wrapping_add(7) == *b;
                 assert!(values.iter().zip(&back).all(is_same), "{count} values of {width} bits");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_is_what_the_whole_has_there() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        for width in 0..=64 {
+            for count in [16, 300, BLOCK - 1, BLOCK] {
+                let values: Vec<u64> = (0..count).map(|_| random.random::<u64>() & mask(width)).collect();
+                let mut bytes = Vec::new();
+                pack_tight(&values, width, &mut bytes);
+                let from = random.random_range(0..=count / LANES) * LANES;
+                let part = &values[from..count.min(from + 256)];
+                let mut back = vec![0; part.len()];
+                unpack_part(&bytes, width, 0, count, from, &mut back);
+                assert!(back == part, "{} values of {width} bits from {from} of {count} on", part.len());
             }
         }
     }

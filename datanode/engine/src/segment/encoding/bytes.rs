@@ -18,6 +18,8 @@ pub struct Plan {
 pub struct Decoded {
     pub offsets: Vec<i32>,
     pub bytes: Vec<u8>,
+    /// Each value is known to be UTF-8; else none of them was looked at.
+    pub is_text: bool,
 }
 
 /// `value` gives the bytes of each row; a NULL row is empty.
@@ -40,9 +42,9 @@ pub fn decode(input: &mut Input<'_>, selection: &Selection<'_>) -> Result<Decode
     let total = offsets.last().copied().unwrap_or(0) as usize;
     let bytes = input.take(total)?;
     if selection.is_whole() {
-        return Ok(Decoded { bytes: bytes.to_vec(), offsets });
+        return Ok(Decoded { bytes: bytes.to_vec(), offsets, is_text: false });
     }
-    let mut picked = Decoded { offsets: Vec::with_capacity(selection.count() + 1), bytes: Vec::new() };
+    let mut picked = Decoded { offsets: Vec::with_capacity(selection.count() + 1), ..Decoded::default() };
     picked.offsets.push(0);
     for range in selection.ranges() {
         let (first, before) = (offsets[range.start], picked.bytes.len() as i32);
@@ -79,11 +81,13 @@ pub fn decode_offsets(input: &mut Input<'_>, rows: usize) -> Result<Vec<i32>, Fl
 /// `rows` times the same value; NULL rows are empty.
 pub fn decode_constant(value: &[u8], rows: usize, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
     check_decoded_bytes(rows + 1, value.len().max(4))?;
+    let is_text = std::str::from_utf8(value).is_ok();
     if nulls.is_none() {
         let offsets = (0..=rows).map(|row| (row * value.len()) as i32).collect();
-        return Ok(Decoded { offsets, bytes: value.repeat(rows) });
+        return Ok(Decoded { offsets, bytes: value.repeat(rows), is_text });
     }
-    let mut decoded = Decoded { offsets: Vec::with_capacity(rows + 1), bytes: Vec::with_capacity(rows * value.len()) };
+    let (offsets, bytes) = (Vec::with_capacity(rows + 1), Vec::with_capacity(rows * value.len()));
+    let mut decoded = Decoded { offsets, bytes, is_text };
     decoded.offsets.push(0);
     for row in 0..rows {
         if nulls.is_none_or(|nulls| nulls.is_valid(row)) {

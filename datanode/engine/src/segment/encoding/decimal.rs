@@ -16,6 +16,7 @@
 //! ```
 
 use super::exceptions::Exceptions;
+use super::huffman::Codes;
 use super::plain::Fixed;
 use super::section::SectionReader;
 use super::selection::Selection;
@@ -186,7 +187,7 @@ fn repeat_into_exceptions(integers: &mut [i64], exceptions: &[u32], first: usize
     }
 }
 
-pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
+pub fn encode<T: Float>(values: &[T], plan: &Plan, known: &mut Codes, out: &mut Vec<u8>) {
     out.extend_from_slice(&[plan.scale as u8, 0, 0, 0]);
     out.extend_from_slice(&(plan.exceptions.len() as u32).to_le_bytes());
     for row in &plan.exceptions {
@@ -194,7 +195,7 @@ pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
     }
     let raw: Vec<T> = plan.exceptions.iter().map(|row| values[*row as usize]).collect();
     super::plain::encode(&raw, out);
-    integers::encode_nested(&plan.integers, &plan.plan, out);
+    integers::encode_nested(&plan.integers, &plan.plan, known, out);
 }
 
 /// Decodes a page that is [`Encoding::Scaled`], or version 1's [`Encoding::Decimal`].
@@ -238,7 +239,7 @@ mod tests {
     fn check<T: Float>(values: &[T]) -> Option<usize> {
         let plan = estimate(values)?;
         let mut bytes = Vec::new();
-        encode(values, &plan, &mut bytes);
+        encode(values, &plan, &mut Codes::default(), &mut bytes);
         if plan.plan.encoding() != Encoding::Binned {
             assert_eq!(bytes.len(), plan.bytes, "the estimate is exact");
         }

@@ -15,9 +15,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use arrow::buffer::NullBuffer;
 
 use super::bytes::Decoded;
-use super::section::{SectionReader, SectionWriter};
+use super::section::SectionReader;
 use super::selection::Selection;
-use super::{DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed, runs};
+use super::{Coders, DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed, runs};
 
 /// Entries of one page's dictionary.
 pub const ENTRIES_MAX: usize = 1 << 16;
@@ -88,15 +88,15 @@ fn entry_lengths(entries: &[&[u8]]) -> Vec<i64> {
     entries.iter().map(|entry| entry.len() as i64).collect()
 }
 
-pub fn encode(plan: &Plan<'_>, sections: &mut SectionWriter, out: &mut Vec<u8>) {
+pub fn encode(plan: &Plan<'_>, coders: &mut Coders, out: &mut Vec<u8>) {
     out.extend_from_slice(&(plan.entries.len() as u32).to_le_bytes());
     let mut entries = Vec::new();
     packed::encode(&entry_lengths(&plan.entries), &plan.lengths, &mut entries);
     for entry in &plan.entries {
         entries.extend_from_slice(entry);
     }
-    sections.write(&entries, out);
-    integers::encode_nested(&plan.codes, &plan.plan, out);
+    coders.sections.write(&entries, out);
+    integers::encode_nested(&plan.codes, &plan.plan, &mut coders.codes, out);
 }
 
 /// Decoded entries and the codes of the wanted rows, before these are spelled out.
@@ -174,10 +174,18 @@ fn decode_rows(
 
 /// Spells out every row; NULL rows are empty.
 pub fn spell(codes: Codes, nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
-    match codes.rows {
+    let spelled = match codes.rows {
         CodeRows::Runs(runs) if nulls.is_none() => spell_runs(&codes.entries, &runs),
         rows => spell_each(&codes.entries, &rows.into_each(), nulls),
-    }
+    }?;
+    // Looking at few entries saves looking at many rows.
+    let is_text = codes.entries.offsets.len() <= spelled.offsets.len() && are_texts(&codes.entries);
+    Ok(Decoded { is_text, ..spelled })
+}
+
+fn are_texts(entries: &Decoded) -> bool {
+    let entry = |span: &[i32]| std::str::from_utf8(&entries.bytes[span[0] as usize..span[1] as usize]);
+    entries.offsets.windows(2).all(|span| entry(span).is_ok())
 }
 
 fn spell_runs(entries: &Decoded, runs: &[(usize, u32)]) -> Result<Decoded, Flaw> {
@@ -203,7 +211,7 @@ fn spell_runs(entries: &Decoded, runs: &[(usize, u32)]) -> Result<Decoded, Flaw>
             bytes.extend_from_within(start..start + more);
         }
     }
-    Ok(Decoded { offsets, bytes })
+    Ok(Decoded { offsets, bytes, is_text: false })
 }
 
 fn spell_each(entries: &Decoded, codes: &[u32], nulls: Option<&NullBuffer>) -> Result<Decoded, Flaw> {
@@ -238,7 +246,7 @@ fn spell_each(entries: &Decoded, codes: &[u32], nulls: Option<&NullBuffer>) -> R
         }
     }
     bytes.truncate(end);
-    Ok(Decoded { offsets, bytes })
+    Ok(Decoded { offsets, bytes, is_text: false })
 }
 
 /// All entries padded to one length, when all are short.

@@ -1,6 +1,7 @@
 //! Which encoding integers take: the one loop that chooses. Used for columns of integers and within other encodings,
 //! where one byte, the [`Encoding`]'s number, comes first.
 
+use super::huffman::Codes;
 use super::plain::Fixed;
 use super::section::SectionReader;
 use super::selection::Selection;
@@ -66,12 +67,12 @@ pub fn estimate(values: &[i64]) -> Plan {
 }
 
 /// Appends the values as the plan made from them says.
-pub fn encode(values: &[i64], plan: &Plan, out: &mut Vec<u8>) {
+pub fn encode(values: &[i64], plan: &Plan, known: &mut Codes, out: &mut Vec<u8>) {
     match plan {
         Plan::Constant => constant::encode(values[0], out),
         Plan::Runs(plan) => runs::encode(plan, out),
         Plan::Packed(plan) => packed::encode(values, plan, out),
-        Plan::Binned(plan) => binned::encode(values, plan, out),
+        Plan::Binned(plan) => binned::encode(values, plan, known, out),
     }
 }
 
@@ -97,9 +98,9 @@ pub fn decode<T: Copy + Default>(
 }
 
 /// Appends the encoding's number, then the values.
-pub fn encode_nested(values: &[i64], plan: &Plan, out: &mut Vec<u8>) {
+pub fn encode_nested(values: &[i64], plan: &Plan, known: &mut Codes, out: &mut Vec<u8>) {
     out.push(plan.encoding().code());
-    encode(values, plan, out);
+    encode(values, plan, known, out);
 }
 
 /// Reads the encoding's number, then the values.
@@ -127,7 +128,7 @@ mod tests {
     fn check(values: &[i64], expected: Encoding) {
         let plan = estimate(values);
         let mut bytes = Vec::new();
-        encode_nested(values, &plan, &mut bytes);
+        encode_nested(values, &plan, &mut Codes::default(), &mut bytes);
         let mut input = Input::new(&bytes);
         let all = 0..values.len();
         let selection = Selection::new(values.len(), std::slice::from_ref(&all));

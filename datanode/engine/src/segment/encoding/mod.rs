@@ -26,6 +26,9 @@ pub mod section;
 pub mod selection;
 pub mod split;
 
+use huffman::Codes;
+use section::SectionWriter;
+
 /// Most bytes that one decoded page may take. A row group is cut at far less
 /// ([`ROW_GROUP_BYTES_MAX`](crate::segment::ROW_GROUP_BYTES_MAX)); only a single value of the longest message can come
 /// near: 64 MiB on the wire.
@@ -68,8 +71,8 @@ pub enum Encoding {
     Real = 13,
     /// Distinct values, compressed, and codes of any encoding of integers.
     Terms = 14,
-    /// Integers as Huffman-coded bins and packed bits within them, in blocks that stand alone. Since version 3, like all
-    /// below.
+    /// Integers as Huffman-coded bins and packed bits within them, in blocks that stand alone (of 1024 rows in version 3,
+    /// of 256 since version 4). Since version 3, like all below.
     Binned = 15,
     /// Floats as Huffman-coded high bits and packed low bits, in blocks that stand alone.
     Split = 16,
@@ -103,6 +106,18 @@ impl Encoding {
     /// The number that stands for it in a file.
     pub fn code(self) -> u8 {
         self as u8
+    }
+}
+
+/// What a writer has for all its pages.
+pub struct Coders {
+    pub sections: SectionWriter,
+    pub codes: Codes,
+}
+
+impl Coders {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { sections: SectionWriter::new()?, codes: Codes::default() })
     }
 }
 

@@ -15,6 +15,7 @@
 //!     ..   8*e      its whole offset or delta
 //! ```
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::bitpack::{self, BLOCK, bit_length, packed_bytes, tight_bytes};
@@ -168,14 +169,20 @@ pub fn decode<T: Copy + Default>(
 ) -> Result<Vec<T>, Flaw> {
     check_decoded_bytes(selection.count(), size_of::<T>())?;
     let mut values = Vec::with_capacity(selection.count());
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2, as asked just now.
-        unsafe { decode_into_avx2(input, selection, &mut values, convert)? };
-        return Ok(values);
-    }
-    decode_into(input, selection, &mut values, convert)?;
+    SCRATCH.with_borrow_mut(|block| {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2, as asked just now.
+            return unsafe { decode_into_avx2(input, selection, block, &mut values, convert) };
+        }
+        decode_into(input, selection, block, &mut values, convert)
+    })?;
     Ok(values)
+}
+
+thread_local! {
+    /// A block while it is decoded; kept, since clearing it takes as long as decoding a short one.
+    static SCRATCH: RefCell<[u64; BLOCK]> = const { RefCell::new([0; BLOCK]) };
 }
 
 /// Decodes `rows` integers, each passed through `convert`.
@@ -193,25 +200,26 @@ pub fn decode_all<T: Copy + Default>(
 fn decode_into_avx2<T: Copy>(
     input: &mut Input<'_>,
     selection: &Selection<'_>,
+    block: &mut [u64; BLOCK],
     values: &mut Vec<T>,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<(), Flaw> {
-    decode_into(input, selection, values, convert)
+    decode_into(input, selection, block, values, convert)
 }
 
 #[inline(always)]
 fn decode_into<T: Copy>(
     input: &mut Input<'_>,
     selection: &Selection<'_>,
+    block: &mut [u64; BLOCK],
     values: &mut Vec<T>,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<(), Flaw> {
-    let mut block = [0u64; BLOCK];
     let mut next = 0;
     for wanted in selection.blocks(BLOCK) {
         skip_blocks(input, next..wanted.block, selection.rows())?;
         next = wanted.block + 1;
-        Head::read(input, wanted.rows)?.decode(input, wanted.rows, &mut block)?;
+        Head::read(input, wanted.rows)?.decode(input, wanted.rows, block)?;
         for part in wanted.parts() {
             values.extend(block[part].iter().map(|value| convert(*value as i64)));
         }
@@ -274,14 +282,14 @@ impl Head {
         }
         if let Some(first) = self.first {
             block[0] = first;
-            sum_up(block);
+            sum_up(&mut block[..rows]);
         }
         Ok(())
     }
 }
 
 #[inline(always)]
-fn sum_up(block: &mut [u64; BLOCK]) {
+fn sum_up(block: &mut [u64]) {
     let mut sum = 0u64;
     for value in block {
         sum = sum.wrapping_add(*value);

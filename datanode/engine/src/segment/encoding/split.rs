@@ -19,7 +19,7 @@
 use super::bitpack::{self, BLOCK, tight_bytes};
 use super::decimal::Float;
 use super::exceptions::Exceptions;
-use super::huffman::{self, Block, LANES, Symbols};
+use super::huffman::{self, Block, Codes, LANES, Symbols};
 use super::selection::{BlockRows, Selection};
 use super::{Flaw, Input, check_decoded_bytes};
 
@@ -77,7 +77,7 @@ fn survey<T: Float>(sample: &[u64], high: u32, rows: usize) -> Plan {
     Plan { high, entries: entries.into_iter().map(|(_, entry)| entry).collect(), bytes }
 }
 
-pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
+pub fn encode<T: Float>(values: &[T], plan: &Plan, known: &mut Codes, out: &mut Vec<u8>) {
     let low = T::BITS - plan.high;
     let mut codes = vec![ESCAPE; 1 << plan.high];
     for (code, entry) in plan.entries.iter().enumerate() {
@@ -105,7 +105,7 @@ pub fn encode<T: Float>(values: &[T], plan: &Plan, out: &mut Vec<u8>) {
     for entry in &plan.entries {
         out.extend_from_slice(&entry.to_le_bytes());
     }
-    huffman::encode(&symbols, out);
+    huffman::encode(&symbols, BLOCK, known, out);
     out.extend_from_slice(&lows);
     out.extend_from_slice(&rows);
     out.extend_from_slice(&exceptions);
@@ -151,7 +151,7 @@ fn read_body<'a, T: Float>(input: &mut Input<'a>, selection: &Selection<'_>) -> 
     for (slot, entry) in entries.iter_mut().zip(input.take(entry_count * 2)?.as_chunks::<2>().0) {
         *slot = u64::from(u16::from_le_bytes(*entry)) << low;
     }
-    let symbols = Symbols::read(input, rows, selection.blocks(BLOCK).count())?;
+    let symbols = Symbols::read(input, rows, BLOCK, selection.blocks(BLOCK).count())?;
     let lows = input.take(rows / BLOCK * tight_bytes(low, BLOCK) + tight_bytes(low, rows % BLOCK))?;
     let exceptions = Exceptions::read(input, count, rows)?;
     let highs = input.take(count * 2)?.as_chunks().0;
@@ -216,7 +216,7 @@ mod tests {
     fn check<T: Float>(values: &[T]) -> Option<usize> {
         let plan = estimate(values)?;
         let mut bytes = Vec::new();
-        encode(values, &plan, &mut bytes);
+        encode(values, &plan, &mut Codes::default(), &mut bytes);
         let mut input = Input::new(&bytes);
         let back = decode_whole::<T>(&mut input, values.len()).unwrap();
         input.finish().unwrap();
@@ -255,7 +255,7 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let values: Vec<f64> = (0..1500).map(|_| random.random()).collect();
         let mut whole = Vec::new();
-        encode(&values, &estimate(&values).unwrap(), &mut whole);
+        encode(&values, &estimate(&values).unwrap(), &mut Codes::default(), &mut whole);
         for _ in 0..2000 {
             let mut bytes = whole.clone();
             for _ in 0..random.random_range(1..4) {

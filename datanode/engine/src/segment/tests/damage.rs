@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::super::decode::ColumnDecoder;
 use super::super::encode::ColumnEncoder;
-use super::super::{SegmentExpectation, SegmentReader, SegmentRows};
+use super::super::{SEGMENT_VERSION, SegmentExpectation, SegmentReader, SegmentRows};
 use super::mutation::unsqueezed;
 use super::rows::{self, ALL_SHAPES};
 use super::{CHUNK, CLUSTER, EXPECTED, OneFile, SEGMENT, directory, file_of, limits, read_all, schema};
@@ -88,11 +88,11 @@ fn a_page_that_belongs_elsewhere_is_damage() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     let (table, mut bytes) = small_file();
-    bytes[8..12].copy_from_slice(&4u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&(SEGMENT_VERSION + 1).to_le_bytes());
     let checksum = crc32c::crc32c(&bytes[..60]).to_le_bytes();
     bytes[60..64].copy_from_slice(&checksum);
     let error = read_all(&OneFile::new(bytes), &table.columns).unwrap_err();
-    assert!(matches!(error, EngineError::NewerFormat { found: 4, known: 3, .. }), "{error}");
+    assert!(matches!(error, EngineError::NewerFormat { known: SEGMENT_VERSION, .. }), "{error}");
 }
 
 #[test]

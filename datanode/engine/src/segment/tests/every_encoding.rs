@@ -8,11 +8,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::encoding::decimal::{self, Float};
+use super::super::encoding::huffman::Codes;
 use super::super::encoding::integers::{self, Plan};
 use super::super::encoding::plain::Fixed;
-use super::super::encoding::section::{SectionReader, SectionWriter};
+use super::super::encoding::section::SectionReader;
 use super::super::encoding::selection::Selection;
-use super::super::encoding::{Encoding, Input, binned, bytes, constant, dictionary, packed, plain, runs, split};
+use super::super::encoding::{
+    Coders, Encoding, Input, binned, bytes, constant, dictionary, packed, plain, runs, split,
+};
 use super::some_ranges;
 
 /// Below, at and over the borders of blocks, of symbols and of tables.
@@ -119,7 +122,7 @@ fn check_integers<T: Copy + Default + PartialEq>(values: &[i64], convert: impl F
     let plans = plans(values);
     for plan in &plans {
         let mut bytes = Vec::new();
-        integers::encode_nested(values, plan, &mut bytes);
+        integers::encode_nested(values, plan, &mut Codes::default(), &mut bytes);
         let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
             integers::decode_nested(input, selection, sections, convert).unwrap()
         };
@@ -136,7 +139,7 @@ fn check_floats<T: Float>(values: &[T]) {
     check_decoded(&bytes, values, |input, selection, _| plain::decode(input, selection).unwrap(), same, "plain");
     if let Some(plan) = decimal::estimate(values) {
         bytes.clear();
-        decimal::encode(values, &plan, &mut bytes);
+        decimal::encode(values, &plan, &mut Codes::default(), &mut bytes);
         let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
             decimal::decode(Encoding::Scaled, input, selection, sections).unwrap()
         };
@@ -144,13 +147,13 @@ fn check_floats<T: Float>(values: &[T]) {
     }
     if let Some(plan) = split::estimate(values) {
         bytes.clear();
-        split::encode(values, &plan, &mut bytes);
+        split::encode(values, &plan, &mut Codes::default(), &mut bytes);
         check_decoded(&bytes, values, |input, selection, _| split::decode(input, selection).unwrap(), same, "split");
     }
     let ordered: Vec<i64> = values.iter().map(|value| value.to_ordered()).collect();
     for plan in plans(&ordered) {
         bytes.clear();
-        integers::encode_nested(&ordered, &plan, &mut bytes);
+        integers::encode_nested(&ordered, &plan, &mut Codes::default(), &mut bytes);
         let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
             integers::decode_nested(input, selection, sections, T::of_ordered).unwrap()
         };
@@ -213,7 +216,7 @@ fn check_bytes(values: &[Option<Vec<u8>>]) {
     check_spelled(values, &encoded, |input, selection, _| bytes::decode(input, selection).unwrap());
     if let Some(plan) = dictionary::estimate(rows, value) {
         encoded.clear();
-        dictionary::encode(&plan, &mut SectionWriter::new().unwrap(), &mut encoded);
+        dictionary::encode(&plan, &mut Coders::new().unwrap(), &mut encoded);
         check_spelled(values, &encoded, |input, selection, sections| {
             let codes = dictionary::decode_codes(Encoding::Terms, input, selection, sections).unwrap();
             let nulls = values.iter().map(Option::is_some).collect();

@@ -1,5 +1,5 @@
-//! Symbols of one byte with a Huffman code, in blocks of 1024 that are decoded by themselves: one code for all, a stream
-//! of bits for each block. zstd has the same code, but one table per frame, so that only a whole page is worth one.
+//! Symbols of one byte with a Huffman code, in blocks that are decoded by themselves: one code for all, a stream of bits for
+//! each block. zstd has the same code, but one table per frame, so that only a whole page is worth one.
 //!
 //! ```text
 //! offset  size  field
@@ -14,6 +14,7 @@
 //! Codes are at most 11 bits long and canonical: shorter ones come first, those of one length in order of symbols. A
 //! stream begins with its lowest bit; the first bit of a code is its highest.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use self::tables::{Narrow, Tables, WIDE_SYMBOLS, Wide};
@@ -30,12 +31,18 @@ pub const LANES: usize = 4;
 /// Look-ups between two refills of 56 bits.
 const LOOKUPS: usize = 56 / LENGTH_MAX as usize;
 const PADDING_BYTES: usize = 8;
+/// Codes that a writer has in mind.
+const KNOWN_CODES: usize = 16;
+/// A known code may take one bit in so many more than the shortest.
+const KNOWN_COSTS_PART: u64 = 100;
+/// Symbols on each side of those that are there which a new code has, too: the next page may have them.
+const MARGIN: usize = 2;
 
 /// A block of symbols; what is after the last one is not defined.
 pub type Block = [u8; BLOCK + 8];
 
 /// Lengths of the codes by symbol.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Code {
     lengths: [u8; 256],
 }
@@ -79,6 +86,10 @@ impl Code {
         self.lengths.iter().zip(counts).map(|(length, count)| u64::from(*length) * u64::from(*count)).sum()
     }
 
+    fn has_all(&self, counts: &[u32; 256]) -> bool {
+        self.lengths.iter().zip(counts).all(|(length, count)| *length > 0 || *count == 0)
+    }
+
     /// Least and greatest symbol; of a code with one symbol, which has no bits, it is `only`.
     fn ends(&self, only: u8) -> (u8, u8) {
         let is_there = |symbol: &u8| self.lengths[usize::from(*symbol)] > 0;
@@ -105,6 +116,45 @@ impl Code {
             if length == 0 { 0 } else { (code.reverse_bits() >> (32 - u32::from(length))) as u16 }
         })
     }
+}
+
+/// The codes that a writer used last. Pages whose symbols come about as often share a code, so that readers, who keep the
+/// tables of some codes, seldom have to make new ones.
+#[derive(Debug, Default)]
+pub struct Codes {
+    /// The last used one first.
+    known: VecDeque<Code>,
+}
+
+impl Codes {
+    /// A code for symbols that come so often; `None` when there are none.
+    fn choose(&mut self, counts: &[u32; 256]) -> Option<Code> {
+        let shortest = Code::of(counts)?;
+        let bits = shortest.bits(counts);
+        if bits == 0 {
+            return Some(shortest);
+        }
+        let bits_max = bits + bits / KNOWN_COSTS_PART;
+        let fits = |code: &Code| code.has_all(counts) && code.bits(counts) <= bits_max;
+        let code = match self.known.iter().position(fits) {
+            Some(at) => self.known.remove(at)?,
+            None => Code::of(&with_margin(counts)).filter(fits).unwrap_or(shortest),
+        };
+        self.known.truncate(KNOWN_CODES - 1);
+        self.known.push_front(code.clone());
+        Some(code)
+    }
+}
+
+/// With the symbols next to those that are there, as if each had come once.
+fn with_margin(counts: &[u32; 256]) -> [u32; 256] {
+    let is_there = |symbol: &usize| counts[*symbol] > 0;
+    let (Some(first), Some(last)) = ((0..256).find(is_there), (0..256).rfind(is_there)) else { return *counts };
+    let mut wider = *counts;
+    for count in &mut wider[first.saturating_sub(MARGIN)..(last + MARGIN + 1).min(256)] {
+        *count = (*count).max(1);
+    }
+    wider
 }
 
 /// Two ascending lists as one, and which came from the first.
@@ -147,18 +197,18 @@ pub fn estimate(counts: &[u32; 256]) -> usize {
     2 + usize::from(last - first) / 2 + 12 + blocks + PADDING_BYTES + code.bits(counts) as usize / 8
 }
 
-/// Appends the symbols.
-pub fn encode(symbols: &[u8], out: &mut Vec<u8>) {
-    let Some(code) = Code::of(&counts(symbols)) else { return };
+/// Appends the symbols, in blocks of so many.
+pub fn encode(symbols: &[u8], block_rows: usize, codes: &mut Codes, out: &mut Vec<u8>) {
+    let Some(code) = codes.choose(&counts(symbols)) else { return };
     let (first, last) = code.ends(symbols[0]);
     out.extend_from_slice(&[first, last]);
     for pair in code.lengths[usize::from(first)..=usize::from(last)].chunks(2) {
         out.push(pair[0] | pair.get(1).map_or(0, |length| length << 4));
     }
     let mut streams = Vec::with_capacity(symbols.len());
-    let mut lengths = Vec::with_capacity(symbols.len().div_ceil(BLOCK));
+    let mut lengths = Vec::with_capacity(symbols.len().div_ceil(block_rows));
     let codes = code.codes();
-    for block in symbols.chunks(BLOCK) {
+    for block in symbols.chunks(block_rows) {
         let before = streams.len();
         write_stream(block, &codes, &code.lengths, &mut streams);
         lengths.push((streams.len() - before) as i64);
@@ -185,6 +235,7 @@ fn write_stream(symbols: &[u8], codes: &[u16; 256], lengths: &[u8; 256], out: &m
 /// Symbols that were found in a page, not decoded yet.
 pub struct Symbols<'a> {
     rows: usize,
+    block_rows: usize,
     /// All streams, and eight bytes more.
     streams: &'a [u8],
     /// Where each block's stream begins, and where the last one ends.
@@ -193,48 +244,55 @@ pub struct Symbols<'a> {
 }
 
 impl<'a> Symbols<'a> {
-    /// Reads what comes before the streams, of which so many blocks are going to be decoded.
-    pub fn read(input: &mut Input<'a>, rows: usize, wanted_blocks: usize) -> Result<Self, Flaw> {
-        let tables = Tables::read(input, wanted_blocks)?;
-        let lengths = packed::decode_all(input, rows.div_ceil(BLOCK), |length| length)?;
+    /// Reads what comes before the streams of `rows` symbols in blocks of `block_rows`, at most 1024, of which `wanted`
+    /// are going to be decoded.
+    pub fn read(input: &mut Input<'a>, rows: usize, block_rows: usize, wanted: usize) -> Result<Self, Flaw> {
+        let tables = Tables::read(input, wanted.saturating_mul(block_rows))?;
+        let lengths = packed::decode_all(input, rows.div_ceil(block_rows), |length| length)?;
         let mut starts = Vec::with_capacity(lengths.len() + 1);
         let mut end = 0u32;
         starts.push(end);
         for length in lengths {
             // The longest code for each row of a block.
-            if !(0..=(BLOCK * LENGTH_MAX as usize / 8) as i64).contains(&length) {
+            if !(0..=(block_rows * LENGTH_MAX as usize / 8) as i64).contains(&length) {
                 return Err(Flaw("a block of symbols has an impossible length"));
             }
             end += length as u32;
             starts.push(end);
         }
         let streams = input.take(end as usize + PADDING_BYTES)?;
-        Ok(Self { rows, streams, starts, tables })
+        Ok(Self { rows, block_rows, streams, starts, tables })
     }
 
     /// Decodes the first symbols of up to as many blocks as there are lanes, each into a lane of its own. A block is
     /// named with how many of its symbols are wanted.
     ///
     /// # Panics
-    /// When there is no such block.
+    /// When there is no such block, or there are more than lanes.
     #[inline(always)]
     pub fn decode(&self, blocks: &[(usize, usize)], lanes: &mut [Block; LANES]) -> Result<(), Flaw> {
-        let mut is_within = true;
-        if let [a, b, c, d] = blocks {
-            let mut streams = [a, b, c, d].map(|block| self.stream(block));
-            read(&mut streams, &self.tables, lanes);
-            is_within = streams.iter().all(Stream::is_within);
-        } else {
-            // A loop and no closure: it is compiled for the processor that the caller asked for.
-            for (block, lane) in blocks.iter().zip(lanes) {
-                let mut stream = [self.stream(block)];
-                read(&mut stream, &self.tables, std::array::from_mut(lane));
-                is_within &= stream[0].is_within();
-            }
-        }
+        let mut streams = [(0, 0); LANES];
+        streams[..blocks.len()].copy_from_slice(blocks);
+        // One that is not wanted costs nothing but its look at the first block.
+        let streams = streams.map(|block| self.stream(&block));
+        let is_within = match (blocks.len(), streams) {
+            (0..=1, [a, ..]) => self.decode_streams([a], lanes),
+            (2, [a, b, ..]) => self.decode_streams([a, b], lanes),
+            (3, [a, b, c, _]) => self.decode_streams([a, b, c], lanes),
+            (_, all) => self.decode_streams(all, lanes),
+        };
         if is_within { Ok(()) } else { Err(Flaw("a block of symbols ends early")) }
     }
 
+    /// Whether the streams were as long as they had to be.
+    #[inline(always)]
+    fn decode_streams<const N: usize>(&self, mut streams: [Stream<'a>; N], lanes: &mut [Block; LANES]) -> bool {
+        let Some(lanes) = lanes.first_chunk_mut() else { return false };
+        read(&mut streams, &self.tables, lanes);
+        streams.iter().all(Stream::is_within)
+    }
+
+    #[inline(always)]
     fn stream(&self, (block, symbols): &(usize, usize)) -> Stream<'a> {
         let (start, end) = (self.starts[*block] as usize, self.starts[block + 1] as usize);
         Stream {
@@ -244,7 +302,7 @@ impl<'a> Symbols<'a> {
             bits: 0,
             count: 0,
             done: 0,
-            symbols: (self.rows - block * BLOCK).min(BLOCK).min(*symbols),
+            symbols: (self.rows - block * self.block_rows).min(self.block_rows).min(*symbols),
         }
     }
 }
@@ -280,22 +338,25 @@ impl Stream<'_> {
         self.count -= bits;
     }
 
+    /// Decodes up to seven symbols; goes on only where `mask` is all ones, not zero.
     #[inline(always)]
-    fn next_wide(&mut self, table: &Wide, out: &mut Block) {
+    fn next_wide(&mut self, table: &Wide, out: &mut Block, mask: u64) {
         let entry = table[self.bits as usize % WINDOW];
         if let Some(slots) = out[self.done..].first_chunk_mut::<8>() {
             *slots = entry.to_le_bytes();
         }
+        let entry = entry & mask;
         self.skip((entry >> 56) as u32 & 0xf);
         self.done += (entry >> 60) as usize;
     }
 
+    /// Decodes one symbol; goes on only where `mask` is all ones, not zero.
     #[inline(always)]
-    fn next_narrow(&mut self, table: &Narrow, out: &mut Block) {
+    fn next_narrow(&mut self, table: &Narrow, out: &mut Block, mask: u32) {
         let [symbol, bits] = table[self.bits as usize % WINDOW].to_le_bytes();
         out[self.done] = symbol;
-        self.skip(u32::from(bits));
-        self.done += 1;
+        self.skip(u32::from(bits) & mask);
+        self.done += (mask & 1) as usize;
     }
 
     /// Whether so many look-ups in the wide table give no symbol too many.
@@ -304,19 +365,24 @@ impl Stream<'_> {
         self.done + lookups * WIDE_SYMBOLS <= self.symbols
     }
 
-    /// Whether the bits that were used are its own.
+    #[inline(always)]
+    fn is_done(&self) -> bool {
+        self.done >= self.symbols
+    }
+
+    /// Whether the bits that were used are its own, but for those of one look-up.
     fn is_within(&self) -> bool {
-        self.at * 8 <= self.bytes_max * 8 + self.count as usize
+        self.at * 8 <= self.bytes_max * 8 + self.count as usize + LENGTH_MAX as usize
     }
 }
 
 /// Streams side by side, since each waits for its own loads only.
 #[inline(always)]
 fn read<const N: usize>(streams: &mut [Stream<'_>; N], tables: &Tables, lanes: &mut [Block; N]) {
-    if let Some(wide) = tables.wide() {
-        read_wide(streams, wide, lanes);
+    match tables.wide() {
+        Some(wide) => read_wide(streams, wide, lanes),
+        None => read_narrowly(streams, &tables.narrow, lanes),
     }
-    read_narrowly(streams, &tables.narrow, lanes);
 }
 
 #[inline(always)]
@@ -327,17 +393,18 @@ fn read_wide<const N: usize>(streams: &mut [Stream<'_>; N], table: &Wide, lanes:
         }
         for _ in 0..LOOKUPS {
             for (stream, lane) in streams.iter_mut().zip(lanes.iter_mut()) {
-                stream.next_wide(table, lane);
+                stream.next_wide(table, lane, u64::MAX);
             }
         }
     }
-    for (stream, lane) in streams.iter_mut().zip(lanes) {
-        while stream.has_wide(1) {
+    // Those that are done stay where they are, while the others go on beside them.
+    while !streams.iter().all(Stream::is_done) {
+        for stream in streams.iter_mut() {
             stream.refill();
-            for _ in 0..LOOKUPS {
-                if stream.has_wide(1) {
-                    stream.next_wide(table, lane);
-                }
+        }
+        for _ in 0..LOOKUPS {
+            for (stream, lane) in streams.iter_mut().zip(lanes.iter_mut()) {
+                stream.next_wide(table, lane, u64::from(stream.is_done()).wrapping_sub(1));
             }
         }
     }
@@ -345,22 +412,13 @@ fn read_wide<const N: usize>(streams: &mut [Stream<'_>; N], table: &Wide, lanes:
 
 #[inline(always)]
 fn read_narrowly<const N: usize>(streams: &mut [Stream<'_>; N], table: &Narrow, lanes: &mut [Block; N]) {
-    let is_left = |stream: &Stream<'_>| stream.done + LOOKUPS <= stream.symbols;
-    while streams.iter().all(is_left) {
+    while !streams.iter().all(Stream::is_done) {
         for stream in streams.iter_mut() {
             stream.refill();
         }
         for _ in 0..LOOKUPS {
             for (stream, lane) in streams.iter_mut().zip(lanes.iter_mut()) {
-                stream.next_narrow(table, lane);
-            }
-        }
-    }
-    for (stream, lane) in streams.iter_mut().zip(lanes) {
-        while stream.done < stream.symbols {
-            stream.refill();
-            for _ in 0..LOOKUPS.min(stream.symbols - stream.done) {
-                stream.next_narrow(table, lane);
+                stream.next_narrow(table, lane, u32::from(stream.is_done()).wrapping_sub(1));
             }
         }
     }
@@ -373,28 +431,37 @@ mod tests {
 
     use super::*;
 
-    fn decode(bytes: &[u8], rows: usize, wanted_blocks: usize) -> Result<Vec<u8>, Flaw> {
+    fn decode(bytes: &[u8], rows: usize, block_rows: usize, wanted_blocks: usize) -> Result<Vec<u8>, Flaw> {
         let mut input = Input::new(bytes);
-        let symbols = Symbols::read(&mut input, rows, wanted_blocks)?;
+        let symbols = Symbols::read(&mut input, rows, block_rows, wanted_blocks)?;
         input.finish()?;
         let mut lanes = [[0; size_of::<Block>()]; LANES];
         let mut decoded = Vec::new();
-        let blocks: Vec<usize> = (0..rows.div_ceil(BLOCK)).collect();
+        let blocks: Vec<usize> = (0..rows.div_ceil(block_rows)).collect();
         for some in blocks.chunks(LANES) {
-            symbols.decode(&some.iter().map(|block| (*block, BLOCK)).collect::<Vec<_>>(), &mut lanes)?;
+            symbols.decode(&some.iter().map(|block| (*block, block_rows)).collect::<Vec<_>>(), &mut lanes)?;
             for (block, lane) in some.iter().zip(&lanes) {
-                decoded.extend_from_slice(&lane[..BLOCK.min(rows - block * BLOCK)]);
+                decoded.extend_from_slice(&lane[..block_rows.min(rows - block * block_rows)]);
             }
         }
         Ok(decoded)
     }
 
+    fn encoded(symbols: &[u8], block_rows: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(symbols, block_rows, &mut Codes::default(), &mut bytes);
+        bytes
+    }
+
+    /// Their bytes in blocks of 1024.
     fn check(symbols: &[u8]) -> usize {
         let mut bytes = Vec::new();
-        encode(symbols, &mut bytes);
-        // With the narrow table alone, unless the code is known, and with the wide one.
-        for wanted_blocks in [1, usize::MAX] {
-            assert!(decode(&bytes, symbols.len(), wanted_blocks).unwrap() == symbols);
+        for block_rows in [64, 256, BLOCK] {
+            bytes = encoded(symbols, block_rows);
+            // With the narrow table alone, unless the code is known, and with the wide one.
+            for wanted_blocks in [1, usize::MAX] {
+                assert!(decode(&bytes, symbols.len(), block_rows, wanted_blocks).unwrap() == symbols);
+            }
         }
         let estimated = estimate(&counts(symbols));
         assert!(estimated.abs_diff(bytes.len()) <= 20 + bytes.len() / 20, "{} bytes, not {estimated}", bytes.len());
@@ -414,10 +481,9 @@ mod tests {
     fn the_first_symbols_of_a_block_come_without_the_others() {
         let mut random = ChaCha8Rng::seed_from_u64(4);
         let symbols: Vec<u8> = (0..5 * BLOCK - 100).map(|_| random.random::<u8>().count_ones() as u8).collect();
-        let mut bytes = Vec::new();
-        encode(&symbols, &mut bytes);
+        let bytes = encoded(&symbols, BLOCK);
         for round in 0..500 {
-            let read = Symbols::read(&mut Input::new(&bytes), symbols.len(), round).unwrap();
+            let read = Symbols::read(&mut Input::new(&bytes), symbols.len(), BLOCK, round).unwrap();
             let count = random.random_range(1..=LANES);
             let wanted: Vec<_> =
                 (0..count).map(|_| (random.random_range(0..5), random.random_range(0..=BLOCK))).collect();
@@ -429,6 +495,25 @@ mod tests {
                 assert!(lane[..count] == of_block[..count]);
             }
         }
+    }
+
+    #[test]
+    fn pages_of_like_symbols_share_a_code() {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let mut codes = Codes::default();
+        let mut page = |highest: u8| {
+            let symbols: Vec<u8> =
+                (0..9000).map(|_| (random.random::<u16>().count_ones() as u8).min(highest)).collect();
+            let mut bytes = Vec::new();
+            encode(&symbols, 256, &mut codes, &mut bytes);
+            assert!(decode(&bytes, symbols.len(), 256, 1).unwrap() == symbols);
+            // Up to 17 symbols, two more on each side as far as there are such, half a byte each.
+            bytes[..11].to_vec()
+        };
+        let first = page(16);
+        assert!((0..20).all(|_| page(16) == first));
+        assert_ne!(page(5), first, "others have a code of their own");
+        assert_eq!(page(16), first, "which is not forgotten");
     }
 
     #[test]
@@ -461,15 +546,14 @@ mod tests {
     fn any_bytes_decode_or_are_refused() {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let symbols: Vec<u8> = (0..3000).map(|_| random.random::<u8>().count_ones() as u8).collect();
-        let mut whole = Vec::new();
-        encode(&symbols, &mut whole);
+        let whole = encoded(&symbols, BLOCK);
         for _ in 0..5000 {
             let mut bytes = whole.clone();
             for _ in 0..random.random_range(1..4) {
                 let end = if random.random() { 24 } else { bytes.len() };
                 bytes[random.random_range(0..end)] = random.random();
             }
-            let _ = decode(&bytes, 3000, if random.random() { 1 } else { usize::MAX });
+            let _ = decode(&bytes, 3000, BLOCK, if random.random() { 1 } else { usize::MAX });
         }
     }
 }

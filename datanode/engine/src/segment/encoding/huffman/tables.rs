@@ -2,6 +2,7 @@
 //! last: reading one block of a page then costs no more than that block.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -11,8 +12,8 @@ use crate::segment::encoding::{Flaw, Input};
 
 /// Most symbols of one look-up in the wide table.
 pub const WIDE_SYMBOLS: usize = 7;
-/// Making the wide table takes as long as reading so many blocks without.
-const WIDE_BLOCKS_MIN: usize = 6;
+/// Making the wide table takes as long as reading so many symbols without.
+const WIDE_WANTED_MIN: usize = 6 * 1024;
 /// Of 20 KiB each.
 const KEPT: usize = 64;
 
@@ -25,42 +26,42 @@ pub struct Tables {
     /// Symbol (low byte) and the length of its code.
     pub narrow: Box<Narrow>,
     wide: OnceCell<Box<Wide>>,
-    /// That were read with these tables.
-    blocks: Cell<usize>,
+    /// Symbols that were read with these tables.
+    wanted: Cell<usize>,
 }
 
 impl Tables {
-    /// Reads a code; its tables are made, or are there from another page. So many blocks are to be read with them.
-    pub fn read(input: &mut Input<'_>, blocks: usize) -> Result<Rc<Self>, Flaw> {
+    /// Reads a code; its tables are made, or are there from another page. So many symbols are to be read with them.
+    pub fn read(input: &mut Input<'_>, wanted: usize) -> Result<Rc<Self>, Flaw> {
         let description = Description::read(input)?;
         let tables = KEPT_TABLES.with_borrow_mut(|kept| kept.get(description))?;
-        tables.blocks.set(tables.blocks.get().saturating_add(blocks));
+        tables.wanted.set(tables.wanted.get().saturating_add(wanted));
         Ok(tables)
     }
 
     /// Up to seven symbols (low bytes first), the length of their codes (bits 56..60) and their number (above). There
     /// once it pays.
     pub fn wide(&self) -> Option<&Wide> {
-        let is_worth_it = self.wide.get().is_some() || self.blocks.get() >= WIDE_BLOCKS_MIN;
+        let is_worth_it = self.wide.get().is_some() || self.wanted.get() >= WIDE_WANTED_MIN;
         is_worth_it.then(|| &**self.wide.get_or_init(|| widened(&self.narrow)))
     }
 
     fn of(description: Description<'_>) -> Result<Self, Flaw> {
         let narrow = narrow(&description.code(), description.first)?;
-        Ok(Self { narrow, wide: OnceCell::new(), blocks: Cell::new(0) })
+        Ok(Self { narrow, wide: OnceCell::new(), wanted: Cell::new(0) })
     }
 }
 
 thread_local! {
-    static KEPT_TABLES: RefCell<Kept> = RefCell::new(Kept { slots: std::array::from_fn(|_| None) });
+    static KEPT_TABLES: RefCell<Kept> = RefCell::default();
 }
 
-/// One takes the place of another whose code's hash is equal.
-struct Kept {
-    slots: [Option<KeptTables>; KEPT],
-}
+/// Tables of codes that were met, the last used ones first.
+#[derive(Default)]
+struct Kept(VecDeque<KeptTables>);
 
 struct KeptTables {
+    hash: u64,
     first: u8,
     last: u8,
     nibbles: Box<[u8]>,
@@ -71,14 +72,19 @@ impl Kept {
     fn get(&mut self, description: Description<'_>) -> Result<Rc<Tables>, Flaw> {
         let Description { first, last, nibbles } = description;
         let hash = xxh3_64_with_seed(nibbles, u64::from_le_bytes([first, last, 0, 0, 0, 0, 0, 0]));
-        let slot = &mut self.slots[hash as usize % KEPT];
-        if let Some(kept) = slot
-            && (kept.first, kept.last, &*kept.nibbles) == (first, last, nibbles)
-        {
-            return Ok(Rc::clone(&kept.tables));
-        }
-        let tables = Rc::new(Tables::of(description)?);
-        *slot = Some(KeptTables { first, last, nibbles: nibbles.into(), tables: Rc::clone(&tables) });
+        let is_it =
+            |kept: &KeptTables| kept.hash == hash && (kept.first, kept.last, &*kept.nibbles) == (first, last, nibbles);
+        let known = self.0.iter().position(is_it).and_then(|at| self.0.remove(at));
+        let kept = match known {
+            Some(kept) => kept,
+            None => {
+                let tables = Rc::new(Tables::of(description)?);
+                KeptTables { hash, first, last, nibbles: nibbles.into(), tables }
+            }
+        };
+        let tables = Rc::clone(&kept.tables);
+        self.0.truncate(KEPT - 1);
+        self.0.push_front(kept);
         Ok(tables)
     }
 }
@@ -169,8 +175,8 @@ mod tests {
 
     use super::*;
 
-    fn read(description: &[u8], blocks: usize) -> Result<Rc<Tables>, Flaw> {
-        Tables::read(&mut Input::new(description), blocks)
+    fn read(description: &[u8], wanted: usize) -> Result<Rc<Tables>, Flaw> {
+        Tables::read(&mut Input::new(description), wanted)
     }
 
     #[test]
@@ -181,7 +187,7 @@ mod tests {
         assert_eq!(first.narrow[..4], [0x105, 0x106, 0x105, 0x106]);
         assert!(first.wide().is_none());
         assert_eq!(read(&three, 1).unwrap().narrow[..4], [0x105, 0x206, 0x105, 0x207]);
-        let again = read(&two, WIDE_BLOCKS_MIN).unwrap();
+        let again = read(&two, WIDE_WANTED_MIN).unwrap();
         assert!(Rc::ptr_eq(&first, &again));
         let wide = again.wide().unwrap();
         assert_eq!(wide[0b1111_0101], 7 << 60 | 7 << 56 | 0x06_06_06_05_06_05_06);
