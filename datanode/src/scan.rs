@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -25,12 +25,12 @@ use futures::future::{Either, select, try_join_all};
 use meridian_engine::pace::breathe_reading;
 use meridian_engine::scan::BATCH_ROWS_MAX;
 use meridian_engine::{
-    Answered, BucketSearch, Ends, Fact, Facts, Scan, ScanStatistics, ScanStream, Series, SeriesPredicate, SeriesSearch,
-    Shard, SortColumn, SortedScan, Value, Want,
+    Answered, BucketSearch, Ends, Fact, Facts, GroupMemory, Scan, ScanStatistics, ScanStream, Series, SeriesPredicate,
+    SeriesSearch, Shard, SortColumn, SortedScan, Value, Want,
 };
 use meridian_fragment::{
-    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, any_of, key_predicate, leaf_of, row_predicates,
-    task_context,
+    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, TopRows, any_of, key_predicate, leaf_of,
+    row_predicates, task_context, top_rows,
 };
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
@@ -139,7 +139,15 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
     let stream = work.plan.execute(0, context).map_err(|error| refusal_of(&error))?;
 
     let statistics = RefCell::new(ScanStatistics::default());
-    let reader = LeafReader { shard: &shard, work: &work, results: &results, statistics: &statistics, source: &source };
+    let group_memory = Rc::new(MemoryConsumer::new("groups").register(&work.runtime.memory_pool));
+    let reader = LeafReader {
+        shard: &shard,
+        work: &work,
+        results: &results,
+        statistics: &statistics,
+        source: &source,
+        group_memory: Rc::clone(&group_memory),
+    };
     let reading = pin!(reader.serve(opened));
     let sending = pin!(send_results(stream, &results));
     // The plan may end before its leaf does (LIMIT); what is left is not read.
@@ -147,6 +155,8 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
         Either::Left((sent, _)) => sent?,
         Either::Right(((), sending)) => sending.await?,
     };
+    // Groups were in memory until now.
+    drop(group_memory);
     let statistics = ScanStatistics { rows_returned, ..*statistics.borrow() };
     Ok(Ran::Done(Finished { statistics, rest, _results: results.clone() }))
 }
@@ -224,6 +234,7 @@ struct LeafReader<'a> {
     results: &'a flume::Sender<RecordBatch>,
     statistics: &'a RefCell<ScanStatistics>,
     source: &'a ChunkRows,
+    group_memory: Rc<MemoryReservation>,
 }
 
 /// Nobody wants more rows.
@@ -240,7 +251,14 @@ impl LeafReader<'_> {
         // A bound that the engine cannot be told would be missing from a predicate that it must know whole.
         let want = if bounds.len() == open.bounds.len() { self.engine_want(&open) } else { Want::default() };
         let mut facts = if let Want::Facts(facts) = &want { Some(Facts::new(facts.clone())) } else { None };
-        for chunk in self.chunks_for(&want) {
+        let top = top_rows(&self.work.plan);
+        for chunk in self.chunks_for(&want, top.as_ref()) {
+            let mut bounds = bounds.clone();
+            if let Some(top) = &top {
+                // What was handed over tells what is still wanted.
+                give_turn().await;
+                bounds.extend(top.bound().as_ref().and_then(engine_bound));
+            }
             let scan = self.scan_of(chunk, &bounds, &any_of, &open);
             let read = match self.shard.scan_for(scan, want.clone()) {
                 Ok(stream) => self.read_chunk(stream, &open).await,
@@ -317,14 +335,15 @@ impl LeafReader<'_> {
         *self.statistics.borrow_mut() = stream.statistics();
     }
 
-    /// The chunks in the order in which they are read best: last points from the newest one on. Numbers of chunks grow
-    /// with time but for rows that came late.
-    fn chunks_for(&self, want: &Want) -> Vec<&ChunkRead> {
+    /// The chunks in the order in which they are read best: last points and last rows from the newest one on. Numbers of
+    /// chunks grow with time but for rows that came late.
+    fn chunks_for(&self, want: &Want, top: Option<&TopRows>) -> Vec<&ChunkRead> {
         let mut chunks: Vec<_> = self.work.chunks.iter().collect();
         let newest_first = match want {
             Want::Series(search) => search.series.ends.last,
             Want::Buckets(search) => search.buckets.top.is_some_and(|top| top.newest),
-            Want::Rows(_) | Want::Facts(_) => false,
+            Want::Rows(_) => top.is_some_and(|top| top.is_descending),
+            Want::Facts(_) => false,
         };
         if newest_first {
             chunks.sort_unstable_by_key(|chunk| Reverse(chunk.chunk));
@@ -358,11 +377,17 @@ impl LeafReader<'_> {
             meridian_fragment::Want::Buckets(buckets) => match key_predicate(&self.work.plan) {
                 Some(predicate) => {
                     let predicate = predicate.map(series_predicate);
-                    Want::Buckets(BucketSearch::new(engine_buckets(buckets), predicate))
+                    Want::Buckets(BucketSearch::new(engine_buckets(buckets), predicate, self.group_memory()))
                 }
                 None => Want::default(),
             },
         }
+    }
+
+    /// Of the shard's scans together; given back when the scan ends, since its groups are sent last.
+    fn group_memory(&self) -> GroupMemory {
+        let reservation = Rc::clone(&self.group_memory);
+        Box::new(move |bytes| bytes <= reservation.size() || reservation.try_resize(bytes).is_ok())
     }
 
     /// Leaves the groups where the plan asks for them.

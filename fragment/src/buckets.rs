@@ -4,15 +4,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{CastOptions, cast_with_options, nullif};
+use arrow::datatypes::{DataType, Decimal128Type, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
+use arrow::util::display::FormatOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_err, plan_err};
+use datafusion::common::{DataFusionError, Result, exec_err, internal_err, plan_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr, conjunction};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
@@ -39,6 +41,8 @@ enum StateColumn {
     Bucket,
     /// By position in the measures.
     Measure(usize),
+    /// The same, of how many values an average has; NULL for none, by which the final aggregate knows that it is NULL.
+    AverageCount(usize),
 }
 
 /// A predicate on columns that are constant within a series.
@@ -163,13 +167,15 @@ impl Question<'_> {
     }
 
     fn add_function(&mut self, function: &AggregateFunctionExpr, trace: &Trace<'_>) -> Option<()> {
+        let is_average = function.fun().name() == "avg";
         for measure in measures_of(function, trace, &mut self.buckets.time)? {
             let known = self.buckets.measures.iter().position(|known| *known == measure);
             let at = known.unwrap_or(self.buckets.measures.len());
             if known.is_none() {
                 self.buckets.measures.push(measure);
             }
-            self.columns.push(StateColumn::Measure(at));
+            let is_count = is_average && matches!(measure, Measure::Count(_));
+            self.columns.push(if is_count { StateColumn::AverageCount(at) } else { StateColumn::Measure(at) });
         }
         Some(())
     }
@@ -183,15 +189,22 @@ fn measures_of(function: &AggregateFunctionExpr, trace: &Trace<'_>, time: &mut u
     let arguments = function.expressions();
     let source = |expr: &Arc<dyn PhysicalExpr>| *trace.columns.get(expr.downcast_ref::<Column>()?.index())?;
     let type_of = |column: usize| trace.leaf.table_schema().field(column).data_type();
+    let summed = |expr: &Arc<dyn PhysicalExpr>| {
+        let integer = expr.downcast_ref::<CastExpr>().filter(|cast| is_wider(cast.cast_type())).map(CastExpr::expr);
+        let column = source(integer.unwrap_or(expr))?;
+        let is_summed = match integer {
+            Some(_) => matches!(type_of(column), DataType::Int16 | DataType::Int32 | DataType::Int64),
+            None => *type_of(column) == DataType::Float64,
+        };
+        is_summed.then_some(column)
+    };
     let measures = match (function.fun().name(), arguments.as_slice()) {
         ("count", [of]) if of.downcast_ref::<Literal>().is_some_and(|literal| !literal.value().is_null()) => {
             vec![Measure::Rows]
         }
         ("count", [of]) => vec![Measure::Count(source(of)?)],
-        ("sum", [of]) if *type_of(source(of)?) == DataType::Float64 => vec![Measure::Sum(source(of)?)],
-        ("avg", [of]) if *type_of(source(of)?) == DataType::Float64 => {
-            vec![Measure::Count(source(of)?), Measure::Sum(source(of)?)]
-        }
+        ("sum", [of]) => vec![Measure::Sum(summed(of)?)],
+        ("avg", [of]) => vec![Measure::Count(summed(of)?), Measure::Sum(summed(of)?)],
         ("min", [of]) if is_number(type_of(source(of)?)) => vec![Measure::Min(source(of)?)],
         ("max", [of]) if is_number(type_of(source(of)?)) => vec![Measure::Max(source(of)?)],
         (name @ ("first" | "last"), [of, at]) if is_number(type_of(source(of)?)) => {
@@ -211,6 +224,11 @@ fn measures_of(function: &AggregateFunctionExpr, trace: &Trace<'_>, time: &mut u
     };
     let states = function.state_fields().ok()?;
     (states.len() == measures.len()).then_some(measures)
+}
+
+/// What integers become before they are added up.
+fn is_wider(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int64 | DataType::Decimal128(..))
 }
 
 fn is_number(data_type: &DataType) -> bool {
@@ -416,17 +434,35 @@ fn states(source: &dyn ChunkSource, columns: &[StateColumn], schema: &SchemaRef)
         let array = match column {
             StateColumn::Key(at) => states.keys.get(*at),
             StateColumn::Bucket => Some(&states.buckets),
-            StateColumn::Measure(at) => states.measures.get(*at),
+            StateColumn::Measure(at) | StateColumn::AverageCount(at) => states.measures.get(*at),
         };
         let Some(array) = array else { return internal_err!("groups without {}", field.name()) };
-        arrays.push(if array.data_type() == field.data_type() {
-            Arc::clone(array)
-        } else {
-            cast(array, field.data_type())?
+        let array = match column {
+            StateColumn::AverageCount(_) => nullif(array, &eq(array, &Int64Array::new_scalar(0))?)?,
+            _ => Arc::clone(array),
+        };
+        arrays.push(match (array.data_type(), field.data_type()) {
+            (DataType::Decimal128(_, 0), wanted @ DataType::Decimal128(_, scale)) => scaled(&array, *scale, wanted)?,
+            (held, wanted) if held == wanted => array,
+            (_, wanted) => cast_with_options(&array, wanted, &STRICT)?,
         });
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(Some(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?))
+}
+
+/// What does not fit is an error, not NULL.
+const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
+
+/// Sums of integers as an average of numerics holds them: they may have more digits than its type says.
+fn scaled(sums: &ArrayRef, scale: i8, data_type: &DataType) -> Result<ArrayRef> {
+    let factor = 10_i128.checked_pow(scale.unsigned_abs().into());
+    let scaled = |sum: i128| match factor.and_then(|factor| sum.checked_mul(factor)) {
+        Some(scaled) => Ok(scaled),
+        None => exec_err!("numeric field overflow"),
+    };
+    let sums = sums.as_primitive::<Decimal128Type>().try_unary::<_, Decimal128Type, DataFusionError>(scaled)?;
+    Ok(Arc::new(sums.with_data_type(data_type.clone())))
 }
 
 fn over(mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

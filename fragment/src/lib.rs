@@ -21,6 +21,7 @@ mod metadata;
 mod schemas;
 mod shared;
 mod sorted;
+mod top_rows;
 mod trace;
 mod want;
 
@@ -35,7 +36,8 @@ pub use leaf::{BucketStates, ChunkScanExec, ChunkSource, leaf_of, task_context};
 pub use metadata::MetadataAggregateExec;
 pub use shared::SharedFragment;
 pub use sorted::{sorted_groups, sorted_rows};
+pub use top_rows::{TopRows, top_rows};
 pub use want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
-pub const FRAGMENT_VERSION: u32 = 5;
+pub const FRAGMENT_VERSION: u32 = 6;

@@ -39,7 +39,7 @@ mod testing;
 
 pub use disk::{Disk, DiskError, DiskFile, GlommioDisk, SimulatedDisk};
 pub use error::EngineError;
-pub use leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, SeriesTest, Want};
+pub use leaf::{BucketSearch, GroupMemory, GroupStates, SeriesPredicate, SeriesSearch, SeriesTest, Want};
 pub use replica::{Answer, Decide, Decision, Question, Resolve, WriteMode};
 pub use scan::{Bound, Buckets, Ends, Grid, Measure, Scan, ScanStatistics, Series, SortColumn, SortKey, Top, Value};
 pub use shard::{

@@ -76,6 +76,20 @@ const QUERIES: &[(&str, &str)] = &[
          LIMIT 2",
         "Bucket Scan",
     ),
+    (
+        "SELECT device, sum(n), avg(n), sum(i), avg(i), sum(s), avg(s) FROM m GROUP BY device ORDER BY device",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 hour', time) AS hour, sum(i), avg(n), max(s), sum(n) FROM m WHERE device <> 'd3' \
+         AND time > '2024-01-01 03:10Z' GROUP BY hour ORDER BY hour",
+        "Bucket Scan",
+    ),
+    ("SELECT device, avg(rare), count(rare), sum(rare) FROM m GROUP BY device ORDER BY device", "Bucket Scan"),
+    (
+        "SELECT time_bucket('5 hours', time) AS span, avg(rare), max(rare) FROM m GROUP BY span ORDER BY span",
+        "Bucket Scan",
+    ),
     ("SELECT max(value), count(*) FROM m WHERE device LIKE 'd%' AND device <> 'd3'", "Bucket Scan"),
     ("SELECT time_bucket('1 month', time) AS month, count(*) FROM m GROUP BY month ORDER BY 1", "Chunk Scan"),
     (
@@ -83,6 +97,10 @@ const QUERIES: &[(&str, &str)] = &[
         "Chunk Scan",
     ),
     ("SELECT count(*) FROM m WHERE n % 2 = 0", "Chunk Scan"),
+    ("SELECT * FROM m ORDER BY time DESC LIMIT 7", "Chunk Scan"),
+    ("SELECT time, n FROM m WHERE value > 5 ORDER BY time DESC, n LIMIT 5 OFFSET 3000", "Chunk Scan"),
+    ("SELECT device, time FROM m WHERE note IS NULL ORDER BY time LIMIT 9", "Chunk Scan"),
+    ("SELECT time, n + 1 AS more FROM m ORDER BY time NULLS FIRST, more DESC LIMIT 4", "Chunk Scan"),
     ("SELECT device, time, n FROM m ORDER BY device, time LIMIT 25", "Merge Scan"),
     ("SELECT * FROM m ORDER BY device DESC, time DESC LIMIT 25 OFFSET 9000", "Merge Scan"),
     ("SELECT device, n FROM m WHERE n > 200 ORDER BY device NULLS FIRST, time DESC LIMIT 9000", "Merge Scan"),
@@ -125,7 +143,8 @@ const CONDITIONS: &[(&str, &str)] = &[
 ];
 
 async fn create(sql: &Sql) {
-    sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text)").await;
+    sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text, rare float8, i int, s smallint)")
+        .await;
     sql.run("SELECT create_hypertable('m', 'time', chunk_time_interval => INTERVAL '1 day', partitioning_column => 'device', number_partitions => 4)").await;
     sql.run("SET timezone = 'UTC'").await;
 }
@@ -142,9 +161,12 @@ async fn copy_rows(sql: &Sql, first: usize, count: usize) {
         };
         let value = (row * 7919 % 1000) as f64 / 100.0;
         let note = if row % 3 == 0 { "\\N" } else { "noted" };
+        let rare = if row % 10 < 3 && seconds > 100_000 { "0.5" } else { "\\N" };
         lines.push_str(&format!(
-            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note}\n",
-            row * 31 % 10_007
+            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note},{rare},{},{}\n",
+            row * 31 % 10_007,
+            row * 7 % 2_000_003,
+            row % 30_000
         ));
     }
     sql.copy("COPY m FROM STDIN WITH (FORMAT csv, NULL '\\N')", &lines).await.unwrap();
@@ -204,6 +226,11 @@ async fn leaves_give_the_rows_of_the_plain_scan_over_segments_and_fresh_rows() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     check_all(&sql).await;
+    // Of four slots with three days each, the newest day's chunks tell that no other row is among the last ones.
+    let plan = sql.rows("EXPLAIN ANALYZE SELECT time, n FROM m ORDER BY time DESC LIMIT 3").await.join("\n");
+    let scanned = plan.split(" rows scanned").next().and_then(|before| before.rsplit([' ', ',']).next());
+    let scanned: u64 = scanned.and_then(|rows| rows.parse().ok()).unwrap_or_else(|| panic!("{plan}"));
+    assert!((3..30_000).contains(&scanned), "{plan}");
     // Late and new rows beside the segments.
     sql.run(
         "INSERT INTO m VALUES ('2024-01-01 00:00:00.5Z', 'd1', -1, -5, 'late'), ('2024-01-09Z', 'new', 0, 0, NULL)",

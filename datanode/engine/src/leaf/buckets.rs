@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::DataType;
 use meridian_proto::schema::Column;
 use meridian_proto::time::bucket_start;
 
-use super::groups::{GroupStates, Groups};
+use super::groups::{GroupStates, Groups, SUM_OF_INTEGERS};
 use super::known_pieces::KnownPieces;
 use super::measured::{Measured, can_measure};
 use super::ranges::RowRanges;
@@ -23,9 +23,9 @@ use crate::error::EngineError;
 use crate::pace::breathe_reading;
 use crate::scan::{Bound, Buckets, Grid, Measure, Top, Value};
 
-/// Groups that one search holds. 1 Mi of 10 measures with 9 bytes each are 90 MiB; row groups whose turn comes after that are
-/// read row by row, and their reader answers for its own memory.
-const GROUPS_MAX: usize = 1 << 20;
+/// Whether a search may have so many bytes in all. Row groups for whose groups there is no memory are read row by row, and
+/// their reader answers for its own memory.
+pub type GroupMemory = Box<dyn Fn(usize) -> bool>;
 
 /// Tells which series count, by columns that are constant within each.
 pub struct SeriesPredicate {
@@ -42,6 +42,7 @@ pub struct BucketSearch {
     pub buckets: Buckets,
     predicate: Option<SeriesPredicate>,
     groups: RefCell<Groups>,
+    memory: GroupMemory,
 }
 
 /// What it took to answer for a row group.
@@ -54,9 +55,17 @@ pub struct Decoded {
 
 impl BucketSearch {
     #[must_use]
-    pub fn new(buckets: Buckets, predicate: Option<SeriesPredicate>) -> Rc<Self> {
+    pub fn new(buckets: Buckets, predicate: Option<SeriesPredicate>, memory: GroupMemory) -> Rc<Self> {
         let groups = RefCell::new(Groups::new(&buckets.measures, buckets.top.is_some()));
-        Rc::new(Self { buckets, predicate, groups })
+        Rc::new(Self { buckets, predicate, groups, memory })
+    }
+
+    /// Whether there is memory for the groups of a row group, all of whose keys and buckets may be new.
+    fn has_room(&self, keys: &[ArrayRef], runs: usize, rows: usize, (low, high): (i64, i64)) -> bool {
+        let buckets = self.buckets.grid.map_or(1, |grid| (high.abs_diff(low) / grid.width.unsigned_abs().max(1)) + 2);
+        let groups = usize::try_from(buckets).unwrap_or(usize::MAX).saturating_mul(runs).min(rows);
+        let key_bytes = keys.iter().map(|key| key.get_array_memory_size()).sum();
+        (self.memory)(self.groups.borrow().bytes_with(runs, key_bytes, groups))
     }
 
     /// The groups of all rows that were not returned. `columns`: types of the table's columns.
@@ -155,7 +164,8 @@ fn value_type(measure: Measure, buckets: &Buckets, columns: &[DataType]) -> Opti
     let of = |column: usize| columns.get(column).cloned();
     match measure {
         Measure::Rows | Measure::Count(_) => None,
-        Measure::Sum(column) | Measure::Min(column) | Measure::Max(column) => of(column),
+        Measure::Sum(column) => of(column).map(|of| if of.is_integer() { SUM_OF_INTEGERS } else { of }),
+        Measure::Min(column) | Measure::Max(column) => of(column),
         Measure::First(column) | Measure::Last(column) => of(column),
         Measure::FirstTime | Measure::LastTime => of(buckets.time),
     }
@@ -217,7 +227,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
     pub async fn buckets(&self, search: &BucketSearch) -> Result<Option<Decoded>, EngineError> {
         let Some(shape) = self.shape(search) else { return Ok(None) };
         let Some((least, greatest)) = self.reader.row_group(self.row_group).time else { return Ok(None) };
-        if !has_buckets(search.buckets.grid, least, greatest) || search.groups.borrow().len() > GROUPS_MAX {
+        if !has_buckets(search.buckets.grid, least, greatest) {
             return Ok(None);
         }
         let Some(times) = search.open_within(shape.times, (least, greatest)) else {
@@ -227,6 +237,9 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let runs = self.runs(&mut loaded).await?;
         let Some(chosen) = choose(&shape, search.predicate.as_ref(), &runs) else { return Ok(None) };
         let keys: Vec<ArrayRef> = shape.key.iter().map(|position| ArrayRef::clone(runs.keys(*position))).collect();
+        if !search.has_room(&keys, runs.len(), self.row_count(), times) {
+            return Ok(None);
+        }
         let ids = search.groups.borrow_mut().keys(&keys, runs.len()).map_err(flaw)?;
         let series = Chosen { runs: &runs, chosen: &chosen, ids: &ids };
         let (first, rest) = search.nearest(times);
@@ -325,8 +338,8 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         let read = self.reader.read_columns(self.row_group, &columns, ranges.as_slice(), &breathe_reading).await?;
         loaded.bytes_read += read.bytes_read;
         let place = |column: &Column| columns.iter().position(|known| known.id == column.id);
-        let arrays = shape.measures.iter().map(|(_, column)| Some(read.batch.column(place((*column)?)?)));
-        Measured::of_rows(read.batch.column(0), arrays)
+        let arrays = shape.measures.iter().map(|(_, column)| read.arrays.get(place((*column)?)?));
+        Measured::of_rows(&read.arrays[0], arrays)
     }
 
     /// `None`: other rows than those of whole series and times are wanted, or what groups them is not what sorts them.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, UInt32Array, new_null_array};
+use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, UInt32Array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, filter, take};
 use arrow::datatypes::DataType;
@@ -14,10 +14,22 @@ use arrow::row::{RowConverter, SortField};
 use super::measured::{Measured, Values};
 use crate::scan::{Measure, Top};
 
+/// What a key takes besides its bytes: its entry among the keys, and the table of its buckets.
+const KEY_BYTES: usize = 200;
+/// What a group takes besides its measures: key, start, and its entry among the buckets of its key.
+const GROUP_BYTES: usize = 48;
+/// A measure of a group: its value, whether there is one, the time of a first or last one.
+const MEASURE_BYTES: usize = 25;
+
+/// The type of sums of integers.
+pub(super) const SUM_OF_INTEGERS: DataType = DataType::Decimal128(38, 0);
+
 pub(super) struct Groups {
     measures: Vec<Measure>,
     converter: Option<RowConverter>,
     ids: HashMap<Box<[u8]>, u32>,
+    /// Of all keys.
+    key_bytes: usize,
     /// By key.
     places: Vec<Places>,
     /// By slot, which is a group: its key and the start of its bucket.
@@ -34,7 +46,7 @@ pub struct GroupStates {
     pub keys: Vec<ArrayRef>,
     /// Starts of buckets; zero without a grid.
     pub buckets: Int64Array,
-    /// One per measure: counts as bigint, others as their columns.
+    /// One per measure: counts as bigint, sums of integers as numerics without a fraction, others as their columns.
     pub measures: Vec<ArrayRef>,
 }
 
@@ -52,6 +64,8 @@ enum State {
     Unknown,
     Counts(Vec<i64>),
     Ints(Known<i64>),
+    /// Of integers.
+    Sums(Known<i128>),
     Floats(Known<f64>),
 }
 
@@ -76,6 +90,7 @@ impl Groups {
             measures: measures.to_vec(),
             converter: None,
             ids: HashMap::new(),
+            key_bytes: 0,
             places: Vec::new(),
             keys: Vec::new(),
             starts: Vec::new(),
@@ -86,6 +101,15 @@ impl Groups {
 
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Bytes that all groups take, about, when so many keys of so many bytes and so many groups come. Vectors may be twice
+    /// as long as what is in them, and each group's key is written out at the end.
+    pub fn bytes_with(&self, keys: usize, key_bytes: usize, groups: usize) -> usize {
+        let (keys, groups) = (self.places.len() + keys, self.len() + groups);
+        let key_bytes = self.key_bytes + key_bytes;
+        let of_group = 2 * (GROUP_BYTES + MEASURE_BYTES * self.measures.len()) + key_bytes / keys.max(1);
+        keys * KEY_BYTES + key_bytes + groups.saturating_mul(of_group)
     }
 
     /// The number of each of these keys.
@@ -112,6 +136,7 @@ impl Groups {
                 None => {
                     let id = self.places.len() as u32;
                     self.ids.insert(bytes.into(), id);
+                    self.key_bytes += bytes.len();
                     self.places.push(Places::default());
                     id
                 }
@@ -217,6 +242,11 @@ impl State {
                 known.grow(count);
                 Arc::new(Int64Array::new(known.values.into(), Some(NullBuffer::from(known.valid))))
             }
+            Self::Sums(mut known) => {
+                known.grow(count);
+                let sums = Decimal128Array::new(known.values.into(), Some(NullBuffer::from(known.valid)));
+                Arc::new(sums.with_data_type(SUM_OF_INTEGERS))
+            }
             Self::Floats(mut known) => {
                 known.grow(count);
                 Arc::new(Float64Array::new(known.values.into(), Some(NullBuffer::from(known.valid))))
@@ -234,6 +264,13 @@ impl State {
             *self = Self::Ints(Known::default());
         }
         if let Self::Ints(known) = self { Some(known) } else { None }
+    }
+
+    fn sums(&mut self) -> Option<&mut Known<i128>> {
+        if matches!(self, Self::Unknown) {
+            *self = Self::Sums(Known::default());
+        }
+        if let Self::Sums(known) = self { Some(known) } else { None }
     }
 
     fn floats(&mut self) -> Option<&mut Known<f64>> {
@@ -286,6 +323,18 @@ fn add_to(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>,
             let nulls = nulls_of(values.nulls(), rows);
             if let (Some(sum), Some(known)) = (sum(&values.floats()[rows.clone()], nulls.as_ref()), state.floats()) {
                 known.merge(slot, sum, |a, b| a + b);
+            }
+        }
+        (Measure::Sum(_), Some(values @ Values::Int(_))) => {
+            let ints = &values.ints()[rows.clone()];
+            // 2^63 of the greatest ones fit.
+            let sum = match nulls_of(values.nulls(), rows) {
+                None => ints.iter().map(|int| i128::from(*int)).sum(),
+                Some(nulls) if nulls.null_count() == nulls.len() => return,
+                Some(nulls) => nulls.valid_indices().map(|row| i128::from(ints[row])).sum(),
+            };
+            if let Some(known) = state.sums().filter(|_| !rows.is_empty()) {
+                known.merge(slot, sum, |a: i128, b| a + b);
             }
         }
         (Measure::Min(_) | Measure::Max(_), Some(values)) => extreme(measure, state, slot, rows, values),

@@ -100,12 +100,12 @@ impl Values {
 /// Whether a column of that type has the measure here.
 pub(super) fn can_measure(measure: Measure, data_type: &DataType) -> bool {
     let is_float = matches!(data_type, DataType::Float32 | DataType::Float64);
-    let is_int = matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32)
-        || matches!(data_type, DataType::Timestamp(..) | DataType::Time64(_));
+    let is_int = matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64);
+    let is_time = matches!(data_type, DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_));
     match measure {
         Measure::Rows | Measure::FirstTime | Measure::LastTime | Measure::Count(_) => true,
-        Measure::Sum(_) => is_float,
-        Measure::Min(_) | Measure::Max(_) | Measure::First(_) | Measure::Last(_) => is_float || is_int,
+        Measure::Sum(_) => is_float || is_int,
+        Measure::Min(_) | Measure::Max(_) | Measure::First(_) | Measure::Last(_) => is_float || is_int || is_time,
     }
 }
 
@@ -114,9 +114,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_of_floats_and_extremes_of_what_is_a_number() {
+    fn sums_are_of_numbers_and_extremes_of_what_is_held_as_one() {
         assert!(can_measure(Measure::Sum(0), &DataType::Float32));
-        assert!(!can_measure(Measure::Sum(0), &DataType::Int64), "its sum may be wider than the column");
+        assert!(can_measure(Measure::Sum(0), &DataType::Int64));
+        assert!(!can_measure(Measure::Sum(0), &DataType::Date32));
         assert!(can_measure(Measure::Last(0), &DataType::Date32));
         assert!(!can_measure(Measure::Max(0), &DataType::Utf8));
         assert!(can_measure(Measure::Count(0), &DataType::Utf8));

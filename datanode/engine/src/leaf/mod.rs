@@ -19,7 +19,7 @@ mod runs;
 mod strips;
 mod within;
 
-pub use buckets::{BucketSearch, SeriesPredicate, SeriesTest};
+pub use buckets::{BucketSearch, GroupMemory, SeriesPredicate, SeriesTest};
 pub use cache::{LEAF_CACHE_BYTES_MAX, LeafCache};
 pub use groups::GroupStates;
 pub(crate) use newest::Newest;

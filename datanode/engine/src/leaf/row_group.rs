@@ -201,7 +201,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             left.columns.bytes_read += read.bytes_read;
             let mut wanted = BooleanBuffer::new_set(cut.count());
             for (column, bound) in by_time {
-                let found = within(read.batch.column(0), &column.sql_type, bound);
+                let found = within(&read.arrays[0], &column.sql_type, bound);
                 left.is_exact &= found.is_exact;
                 wanted = &wanted & &found.rows;
             }
@@ -366,7 +366,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             let ranges: RowRanges = known.rows.values().iter().map(|row| *row as usize..*row as usize + 1).collect();
             let read = self.reader.read_columns(self.row_group, &missing, ranges.as_slice(), &breathe_reading).await?;
             loaded.bytes_read += read.bytes_read;
-            added.extend(missing.iter().map(|column| column.id).zip(read.batch.columns().iter().cloned()));
+            added.extend(missing.iter().map(|column| column.id).zip(read.arrays));
         }
         if added.is_empty() {
             return Ok(known);
@@ -389,7 +389,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
             Some(among) => {
                 let read = self.reader.read_columns(self.row_group, time, among.as_slice(), &breathe_reading).await?;
                 loaded.bytes_read += read.bytes_read;
-                runs.ends_among(&among, read.batch.column(0), ends)
+                runs.ends_among(&among, &read.arrays[0], ends)
             }
             None => {
                 if ends != Ends::ANY {
@@ -481,7 +481,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
                 let rows: Vec<Range<usize>> = heads.iter().map(|row| *row as usize..*row as usize + 1).collect();
                 let read = self.reader.read_columns(self.row_group, &columns, &rows, &breathe_reading).await?;
                 loaded.bytes_read += read.bytes_read;
-                read.batch.columns().to_vec()
+                read.arrays
             }
             None => {
                 self.load(&columns, loaded).await?;
@@ -522,8 +522,7 @@ impl<F: DiskFile> RowGroupScan<'_, F> {
         }
         let read = self.reader.read_columns(self.row_group, &missing, rows.as_slice(), &breathe_reading).await?;
         loaded.bytes_read += read.bytes_read;
-        let arrays = read.batch.columns().iter().cloned();
-        loaded.arrays.extend(missing.iter().map(|column| column.id).zip(arrays));
+        loaded.arrays.extend(missing.iter().map(|column| column.id).zip(read.arrays));
         Ok(())
     }
 

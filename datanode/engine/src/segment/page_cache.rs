@@ -8,7 +8,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::{Rc, Weak};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::pieces::{PieceColumn, Pieces};
 
@@ -152,9 +155,30 @@ pub struct FilePages {
     me: Weak<Self>,
     cache: Rc<PageCache>,
     number: u64,
-    entries: RefCell<HashMap<u64, Rc<Entry>>>,
+    entries: RefCell<ByOffset<Rc<Entry>>>,
     /// Stored pages that a scan will ask for next, beside the cache: who had them read bounds them.
-    ahead: RefCell<HashMap<u64, Rc<[u8]>>>,
+    ahead: RefCell<ByOffset<Rc<[u8]>>>,
+}
+
+type ByOffset<T> = HashMap<u64, T, BuildHasherDefault<OffsetHasher>>;
+
+/// Multiplies by the golden ratio: offsets are no input that somebody could choose so that they collide.
+#[derive(Default)]
+struct OffsetHasher(u64);
+
+impl Hasher for OffsetHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 ^= xxh3_64(bytes);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, offset: u64) {
+        self.0 = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl FilePages {

@@ -81,6 +81,14 @@ pub struct RowGroupRows {
     pub bytes_read: u64,
 }
 
+/// Some columns of a row group, or some rows of them.
+pub struct RowGroupColumns {
+    /// In the order asked for.
+    pub arrays: Vec<ArrayRef>,
+    /// Bytes that were read from the file.
+    pub bytes_read: u64,
+}
+
 /// Commit timestamps of the rows of a row group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commits {
@@ -297,7 +305,7 @@ impl<F: DiskFile> SegmentReader<F> {
         self.read_selection(row_group, columns, &selection, Reading::ALL, pause).await
     }
 
-    /// As [`Self::read_ranges`], without commit timestamps.
+    /// As [`Self::read_ranges`], the columns alone, without commit timestamps.
     ///
     /// # Panics
     /// As [`Self::read_ranges`].
@@ -307,9 +315,12 @@ impl<F: DiskFile> SegmentReader<F> {
         columns: &[Column],
         ranges: &[Range<usize>],
         pause: &impl AsyncFn(),
-    ) -> Result<RowGroupRows, EngineError> {
+    ) -> Result<RowGroupColumns, EngineError> {
         let selection = Selection::new(self.row_group(row_group).rows, ranges);
-        self.read_selection(row_group, columns, &selection, Reading { has_commits: false, ..Reading::ALL }, pause).await
+        let positions = self.positions(columns)?;
+        let reading = Reading { has_commits: false, ..Reading::ALL };
+        let (read, _) = self.read_arrays(row_group, (columns, &positions), &selection, reading, pause).await?;
+        Ok(read)
     }
 
     async fn read_selection(
@@ -320,8 +331,24 @@ impl<F: DiskFile> SegmentReader<F> {
         reading: Reading,
         pause: &impl AsyncFn(),
     ) -> Result<RowGroupRows, EngineError> {
-        let group = &self.footer.get().row_groups[row_group];
         let positions = self.positions(columns)?;
+        let (read, commits) = self.read_arrays(row_group, (columns, &positions), selection, reading, pause).await?;
+        let batch = assemble(columns, &positions, read.arrays, selection.count()).map_err(|error| {
+            EngineError::Rows(format!("row group {row_group} of {}: {error}", self.path().display()))
+        })?;
+        Ok(RowGroupRows { batch, commits, bytes_read: read.bytes_read })
+    }
+
+    /// The columns, which lie at these positions of the file, and the commit timestamps.
+    async fn read_arrays(
+        &self,
+        row_group: usize,
+        (columns, positions): (&[Column], &[Option<usize>]),
+        selection: &Selection<'_>,
+        reading: Reading,
+        pause: &impl AsyncFn(),
+    ) -> Result<(RowGroupColumns, Option<Commits>), EngineError> {
+        let group = &self.footer.get().row_groups[row_group];
         let place = |at: usize| {
             let what = What::Column { row_group, column: self.footer.columns()[at].0 };
             PagePlace::of_page(&group.pages[at], what)
@@ -333,7 +360,7 @@ impl<F: DiskFile> SegmentReader<F> {
         let stored = self.load(pages.collect(), reading.is_kept).await?;
 
         let mut arrays = Vec::with_capacity(columns.len());
-        for (column, position) in columns.iter().zip(&positions) {
+        for (column, position) in columns.iter().zip(positions) {
             arrays.push(match position {
                 Some(at) => self.decode(place(*at), &self.footer.columns()[*at].1, selection, &stored)?,
                 None => new_null_array(&column.sql_type.arrow(), selection.count()),
@@ -344,10 +371,7 @@ impl<F: DiskFile> SegmentReader<F> {
             Some(commits) => Some(self.decode_commits(commits, commit_page, selection, &stored)?),
             None => None,
         };
-        let batch = assemble(columns, &positions, arrays, selection.count()).map_err(|error| {
-            EngineError::Rows(format!("row group {row_group} of {}: {error}", self.path().display()))
-        })?;
-        Ok(RowGroupRows { batch, commits, bytes_read: stored.bytes_read })
+        Ok((RowGroupColumns { arrays, bytes_read: stored.bytes_read }, commits))
     }
 
     /// Reads the stored pages of columns that will be asked for next, beside the cache; `None` when there is nothing to

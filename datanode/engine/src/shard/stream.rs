@@ -28,7 +28,7 @@ use crate::statistics::Facts;
 use crate::visibility::{Outcome, View};
 
 /// Batches with fewer rows wait for more.
-const SMALL_ROWS: usize = 1024;
+const SMALL_ROWS: usize = 256;
 /// Rows of a batch while a write is waited for: what a plan makes of more of them holds it up.
 const ROWS_BESIDE_WRITES: usize = 2048;
 /// Row groups read without handing anything out: some 10 ms.

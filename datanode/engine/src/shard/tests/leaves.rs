@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use meridian_proto::time::bucket_start;
 
 use super::*;
-use crate::leaf::{BucketSearch, GroupStates, SeriesPredicate, SeriesSearch, Want};
+use crate::leaf::{BucketSearch, GroupMemory, GroupStates, SeriesPredicate, SeriesSearch, Want};
 use crate::scan::{Bound, Buckets, Ends, Grid, Measure, Series, SortColumn, Top, Value};
 use crate::statistics::{Answered, Fact};
 use crate::testing::run;
@@ -116,6 +116,8 @@ pub(super) struct Look {
     /// Only rows of this rack, told by a predicate.
     pub(super) rack: Option<i64>,
     pub(super) order: Vec<SortColumn>,
+    /// Memory for groups.
+    group_bytes_max: usize,
 }
 
 fn some_of<T>(random: &mut ChaCha8Rng, part: f64, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
@@ -178,7 +180,13 @@ fn random_look(random: &mut ChaCha8Rng, scale: Scale) -> Look {
         top: some_of(random, 0.3, |random| Top { count: random.random_range(1..4), newest: random.random_bool(0.7) }),
         rack: some_of(random, 0.3, |random| random.random_range(0..2)),
         order: sorted::random_order(random),
+        group_bytes_max: some_of(random, 0.2, |random| random.random_range(0..10_000)).unwrap_or(usize::MAX),
     }
+}
+
+/// Grants so many bytes in all.
+fn memory(bytes_max: usize) -> GroupMemory {
+    Box::new(move |bytes| bytes <= bytes_max)
 }
 
 pub(super) fn is_within(row: &Row, bounds: &[Bound]) -> bool {
@@ -317,6 +325,7 @@ impl Load {
 struct Sums {
     rows: i64,
     values: i64,
+    sum: Option<i128>,
     min: Option<i64>,
     max: Option<i64>,
     first: Option<i64>,
@@ -326,7 +335,7 @@ struct Sums {
     load_max: Option<Load>,
 }
 
-const MEASURES: [Measure; 11] = [
+const MEASURES: [Measure; 12] = [
     Measure::Rows,
     Measure::Count(VALUE),
     Measure::Min(VALUE),
@@ -338,6 +347,7 @@ const MEASURES: [Measure; 11] = [
     Measure::Sum(LOAD),
     Measure::Min(LOAD),
     Measure::Max(LOAD),
+    Measure::Sum(VALUE),
 ];
 
 type Group = (Vec<Option<String>>, i64);
@@ -347,7 +357,8 @@ impl Sums {
         let (time, value, load) = (Some(row.0), row.3, load_of(row).map(Load));
         let values = value.is_some().into();
         let loads = Self { load, load_min: load, load_max: load, ..Self::default() };
-        Self { rows: 1, values, min: value, max: value, first: time, last: time, ..loads }
+        let sum = value.map(i128::from);
+        Self { rows: 1, values, sum, min: value, max: value, first: time, last: time, ..loads }
     }
 
     fn add(&mut self, more: Self) {
@@ -355,6 +366,7 @@ impl Sums {
         let most = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).max();
         self.rows += more.rows;
         self.values += more.values;
+        self.sum = self.sum.into_iter().chain(more.sum).reduce(|a, b| a + b);
         self.min = least(self.min, more.min);
         self.max = most(self.max, more.max);
         self.first = least(self.first, more.first);
@@ -378,7 +390,7 @@ async fn check_buckets(
     let top = look.top.filter(|_| look.grid.is_some());
     let buckets = Buckets { key: key.clone(), time: TIME, grid: look.grid, measures: MEASURES.to_vec(), top };
     let is_wanted = |row: &&Row| look.rack.is_none_or(|rack| row.2 == Some(rack));
-    let search = BucketSearch::new(buckets, look.rack.map(|rack| of_column(RACK, rack)));
+    let search = BucketSearch::new(buckets, look.rack.map(|rack| of_column(RACK, rack)), memory(look.group_bytes_max));
     let rest = filtered(read(shard, look, &look.bounds, Want::Buckets(Rc::clone(&search))).await.0);
     let group = |row: &Row| {
         let start = look.grid.map_or(0, |grid| bucket_start(row.0, grid.width, grid.origin).unwrap());
@@ -412,7 +424,7 @@ fn types() -> Vec<DataType> {
 
 fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
     use arrow::array::Array;
-    use arrow::datatypes::TimestampMicrosecondType;
+    use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
     let key = |row: usize| {
         let part = |column: &ArrayRef| match column.as_string_opt::<i32>() {
             Some(texts) => texts.is_valid(row).then(|| texts.value(row).to_owned()),
@@ -430,6 +442,10 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
             None => column.as_primitive::<TimestampMicrosecondType>().value(row),
         })
     };
+    let numeric = |at: usize, row: usize| {
+        let sums = states.measures[at].as_primitive::<Decimal128Type>();
+        sums.is_valid(row).then(|| sums.value(row))
+    };
     let load = |at: usize, row: usize| {
         let loads = states.measures[at].as_primitive::<Float64Type>();
         loads.is_valid(row).then(|| Load(loads.value(row)))
@@ -437,6 +453,7 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
     let sums = |row: usize| Sums {
         rows: int(0, row).unwrap(),
         values: int(1, row).unwrap(),
+        sum: numeric(11, row),
         min: int(2, row),
         max: int(3, row),
         first: int(4, row),
@@ -677,7 +694,7 @@ fn rows_are_decoded_only_where_pieces_do_not_tell() {
         let decoded = async |measure, grid: Grid, first_hour: Option<i64>| {
             let measures = vec![Measure::Rows, measure];
             let buckets = Buckets { key: vec![HOST], time: TIME, grid: Some(grid), measures, top: None };
-            let search = BucketSearch::new(buckets, None);
+            let search = BucketSearch::new(buckets, None, memory(usize::MAX));
             let first = first_hour.map(|hour| Bound { column: TIME, min: Some(Value::Int(hour)), max: None });
             let scan = Scan { columns: vec![], bounds: first.into_iter().collect(), ..scan_at(99) };
             let mut stream = shard.scan_for(scan, Want::Buckets(search)).unwrap();
