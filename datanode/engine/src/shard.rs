@@ -97,8 +97,10 @@ struct Inner<D: Disk> {
     memtable_bytes: Cell<usize>,
     staged_bytes: Cell<usize>,
     memory_freed: Signal,
-    waiting_writes: Cell<usize>,
+    waiting_writers: inner::WaitingWriters,
     flush_wanted: Signal,
+    /// A compaction ended.
+    rewritten: Signal,
     /// No log file is ready for when the one in use is full.
     ready_wanted: Signal,
     /// The disk was full when last tried.
@@ -159,8 +161,9 @@ impl<D: Disk> Shard<D> {
             memtable_bytes: Cell::new(0),
             staged_bytes: Cell::new(0),
             memory_freed: Signal::default(),
-            waiting_writes: Cell::new(0),
+            waiting_writers: RefCell::default(),
             flush_wanted: Signal::default(),
+            rewritten: Signal::default(),
             ready_wanted: Signal::default(),
             is_disk_full: Cell::new(false),
             is_asleep: Cell::new(false),
@@ -252,12 +255,14 @@ impl<D: Disk> Shard<D> {
             Some(step) => inner.start(&chunk, step),
             None => {
                 if write.rows.len() > WRITE_BYTES_MAX {
-                    return Err(Refusal::Protocol(format!("rows of {} bytes in one message", write.rows.len())));
+                    let message =
+                        format!("a row of {} bytes is too long, {WRITE_BYTES_MAX} are allowed", write.rows.len());
+                    return Err(Refusal::Statement { sqlstate: "54000".to_owned(), message });
                 }
                 if inner.is_read_only() {
                     return Err(inner::read_only());
                 }
-                inner.wait_for_memory(write.rows.len()).await?;
+                inner.wait_for_memory(write.transaction, write.rows.len()).await?;
                 inner.check_alive()?;
                 inner.append(&chunk, &mut request, write.rows)?
             }

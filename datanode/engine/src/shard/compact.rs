@@ -28,6 +28,7 @@ impl<D: Disk> Inner<D> {
             }
             if let Some(chunk) = self.pick_compaction(executor::now()) {
                 self.compact_noted(&chunk).await;
+                self.rewritten.raise();
                 continue;
             }
             let now = executor::now();
@@ -83,6 +84,14 @@ impl<D: Disk> Inner<D> {
         picked.max_by_key(|(overlap, _)| *overlap).map(|(_, chunk)| Rc::clone(chunk))
     }
 
+    /// Whether more segments of the chunk overlap than may, and compaction is going to change that.
+    pub fn is_compaction_behind(&self, chunk: &Chunk<D>) -> bool {
+        let is_possible = !self.is_read_only() && !chunk.is_leaving.get() && chunk.rewrite_after.get().is_none();
+        let is_over = || overlap(chunk) > self.options.compaction.overlap_max;
+        let is_due = || pick::pick(&facts(&chunk.state.borrow()), self.options.compaction).is_some();
+        is_possible && chunk.is_compaction_due.get() && is_over() && is_due()
+    }
+
     /// When the next chunk may be tried again.
     fn next_retry(&self, now: Instant) -> Option<Instant> {
         let chunks = self.chunks.borrow();
@@ -123,6 +132,11 @@ impl<D: Disk> Inner<D> {
 
 fn inputs<D: Disk>(state: &ChunkState<D>, job: &Job) -> Vec<Rc<LiveSegment<D::File>>> {
     state.segments.iter().filter(|segment| job.inputs.contains(&segment.stored.id())).cloned().collect()
+}
+
+/// Most segments of the chunk that lie over one moment.
+pub(super) fn overlap<D: Disk>(chunk: &Chunk<D>) -> usize {
+    pick::overlap(&facts(&chunk.state.borrow()))
 }
 
 fn facts<D: Disk>(state: &ChunkState<D>) -> Vec<RunFacts> {

@@ -27,6 +27,8 @@ use crate::scan::SortKey;
 use crate::segment::{self, SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary};
 use crate::visibility::Outcome;
 
+/// Longest wait of a flush for compaction.
+const OVERLAP_WAIT: Duration = Duration::from_secs(2);
 /// How often a shard that has rows in memory looks for old ones, and how soon a failed flush is tried again.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -90,6 +92,7 @@ impl<D: Disk> Inner<D> {
 
     /// True when it went well.
     async fn flush_noted(self: &Rc<Self>, chunk: &Rc<Chunk<D>>) -> bool {
+        self.let_compaction_catch_up(chunk).await;
         let flushed = self.flush_chunk(chunk).await;
         self.memory_freed.raise();
         match flushed {
@@ -97,6 +100,19 @@ impl<D: Disk> Inner<D> {
             Err(error) => {
                 self.note_background(error, "a flush failed and will be tried again");
                 false
+            }
+        }
+    }
+
+    /// Waits while too many segments of the chunk overlap, so that more are not made faster than they are put together:
+    /// memory fills meanwhile and writers wait, but not so long that they would be refused.
+    async fn let_compaction_catch_up(&self, chunk: &Chunk<D>) {
+        let deadline = executor::now() + OVERLAP_WAIT.min(self.options.memory_wait / 2);
+        while self.is_compaction_behind(chunk) && !self.is_closing.get() {
+            let rewritten = self.rewritten.next();
+            let left = deadline.saturating_duration_since(executor::now());
+            if left.is_zero() || !wait_at_most(rewritten, left).await {
+                return;
             }
         }
     }
@@ -121,8 +137,12 @@ impl<D: Disk> Inner<D> {
             let chunk = chunks.values().max_by_key(|chunk| key(&chunk.state.borrow()));
             chunk.filter(|chunk| key(&chunk.state.borrow()) > 0).cloned()
         };
-        if self.memory_bytes() > self.options.memtable_bytes_max / 2 {
-            return by(&|state| state.memtable.bytes() as u64);
+        // A large write may wait for more than the half that is kept free.
+        if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.is_memory_awaited() {
+            let largest = by(&|state| state.memtable.bytes() as u64);
+            if largest.is_some() {
+                return largest;
+            }
         }
         if self.is_staged_due() {
             return by(&|state| state.memtable.staged_bytes() as u64);

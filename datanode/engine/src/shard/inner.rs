@@ -1,11 +1,14 @@
 //! What the shard's methods and tasks share: chunks by id, memory, waiting.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
 use meridian_proto::rows::decode_rows;
-use meridian_proto::{CatalogVersion, ChunkId, Lsn, Refusal};
+use meridian_proto::{CatalogVersion, ChunkId, Lsn, Refusal, TransactionId};
 
 use super::chunk::{Chunk, ChunkState};
 use super::flush::wait_at_most;
@@ -18,8 +21,8 @@ use crate::pace::executor;
 use crate::record::SpecBody;
 use crate::replica::{Step, WriteAnswer, WriteRequest};
 
-/// Writes that wait for memory, at most; more are refused at once.
-const WAITING_WRITES_MAX: usize = 256;
+/// Transactions whose writes wait for memory, at most; more are refused at once.
+const WAITING_WRITERS_MAX: usize = 256;
 
 type Receiver = oneshot::Receiver<Result<(), Refusal>>;
 
@@ -152,19 +155,13 @@ impl<D: Disk> Inner<D> {
         self.memory_bytes() > self.options.memtable_bytes_max / 4 * 3
     }
 
-    /// Waits until so many bytes fit, at most [`super::ShardOptions::memory_wait`].
-    pub async fn wait_for_memory(&self, bytes: usize) -> Result<(), Refusal> {
+    /// Waits until so many bytes of the transaction fit, at most [`super::ShardOptions::memory_wait`].
+    pub async fn wait_for_memory(&self, transaction: TransactionId, bytes: usize) -> Result<(), Refusal> {
         let fits = || self.memory_bytes() == 0 || self.memory_bytes() + bytes <= self.options.memtable_bytes_max;
         if fits() {
             return Ok(());
         }
-        if self.waiting_writes.get() >= WAITING_WRITES_MAX {
-            let reason =
-                format!("{WAITING_WRITES_MAX} writes wait for memory of the shard; use fewer connections at once");
-            return Err(Refusal::Overloaded(reason));
-        }
-        self.waiting_writes.set(self.waiting_writes.get() + 1);
-        let _waiting = Waiting(&self.waiting_writes);
+        let _waiting = Waiting::begin(&self.waiting_writers, transaction)?;
         let deadline = executor::now() + self.options.memory_wait;
         loop {
             let freed = self.memory_freed.next();
@@ -182,6 +179,11 @@ impl<D: Disk> Inner<D> {
                 return Err(Refusal::Memory(reason.to_owned()));
             }
         }
+    }
+
+    /// Whether a write waits for memory.
+    pub fn is_memory_awaited(&self) -> bool {
+        !self.waiting_writers.borrow().is_empty()
     }
 
     /// The removal is logged: the chunk goes, then its files, and only then may the log let go of the record.
@@ -218,11 +220,36 @@ pub(super) fn read_only() -> Refusal {
     Refusal::DiskFull("the shard is read-only until there is space on its disk; drop chunks or add space".to_owned())
 }
 
+/// How many writes of each transaction wait for memory: a statement that writes to many chunks is one writer.
+pub(super) type WaitingWriters = RefCell<HashMap<TransactionId, usize>>;
+
 /// Counts a waiting write for as long as it lives.
-struct Waiting<'a>(&'a std::cell::Cell<usize>);
+struct Waiting<'a> {
+    writers: &'a WaitingWriters,
+    transaction: TransactionId,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(writers: &'a WaitingWriters, transaction: TransactionId) -> Result<Self, Refusal> {
+        let mut waiting = writers.borrow_mut();
+        if waiting.len() >= WAITING_WRITERS_MAX && !waiting.contains_key(&transaction) {
+            let reason =
+                format!("{WAITING_WRITERS_MAX} writers wait for memory of the shard; use fewer connections at once");
+            return Err(Refusal::Overloaded(reason));
+        }
+        *waiting.entry(transaction).or_default() += 1;
+        Ok(Self { writers, transaction })
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let mut waiting = self.writers.borrow_mut();
+        if let Entry::Occupied(mut writes) = waiting.entry(self.transaction) {
+            *writes.get_mut() -= 1;
+            if *writes.get() == 0 {
+                writes.remove();
+            }
+        }
     }
 }

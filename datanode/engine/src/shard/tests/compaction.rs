@@ -1,7 +1,9 @@
 //! Compaction: what it puts together, what it leaves alone, and what happens beside it.
 
+use super::super::compact::overlap;
 use super::*;
 use crate::disk::GlommioDisk;
+use crate::pace::executor::{self, simulate};
 use crate::testing::run;
 
 /// Compacts by hand only, with limits that few rows reach.
@@ -255,5 +257,33 @@ fn appends_reads_flushes_and_removal_go_on_beside_a_rewrite() {
         assert_eq!(shard.chunk_sizes(CHUNK), None);
         assert!(!folder.path().join("chunks/7").exists());
         shard.close().await;
+    });
+}
+
+#[test]
+fn flushes_wait_for_compaction_so_that_overlap_stays_bounded() {
+    simulate(5, async {
+        let small = ShardOptions { memtable_bytes_max: 64 << 10, ..options(&simulated()) };
+        let (shard, _) = open(&SimulatedDisk::new(5), small).await.unwrap();
+        let chunk = shard.inner().chunk(CHUNK).unwrap();
+        // Held, nothing is put together; flushes go on all the same, though slowly.
+        let turn = shard.inner().rewrite_turn.lock().await;
+        let mut sequence = 0;
+        let mut most = async |shard: &Shard<SimulatedDisk>, writes: u64| {
+            let mut most = 0;
+            for _ in 0..writes {
+                sequence += 1;
+                shard.write(write(sequence, 0..200)).await.unwrap();
+                most = most.max(overlap(&chunk));
+            }
+            most
+        };
+        let started = executor::now();
+        assert!(most(&shard, 300).await > 10);
+        assert!(executor::now() - started > Duration::from_secs(4), "some flushes waited");
+        drop(turn);
+        shard.compact().await.unwrap();
+        // The one that is made while nine are put together is the tenth.
+        assert!(most(&shard, 600).await <= 10);
     });
 }

@@ -79,6 +79,47 @@ fn writes_wait_for_memory_and_are_refused_after_a_while() {
 }
 
 #[test]
+fn a_write_that_needs_more_than_is_free_has_the_rest_flushed() {
+    simulate(3, async {
+        let disk = SimulatedDisk::new(3);
+        let small = ShardOptions { memtable_bytes_max: 64 << 10, ..apart(&simulated()) };
+        let (shard, _) = open(&disk, small).await.unwrap();
+        let mut sequence = 0;
+        while shard.status().memtable_bytes < 8 << 10 {
+            sequence += 1;
+            shard.write(write(sequence, 0..200)).await.unwrap();
+        }
+        // Less than a half is taken, which alone is no reason to flush.
+        assert_eq!(shard.status().segments, 0);
+        let large = write(sequence + 1, 0..3000);
+        shard.write(large).await.unwrap();
+        assert_eq!(shard.status().segments, 1);
+    });
+}
+
+#[test]
+fn pieces_of_one_transaction_wait_as_one_writer() {
+    simulate(4, async {
+        let disk = SimulatedDisk::new(4);
+        let small = ShardOptions { memtable_bytes_max: 64 << 10, ..apart(&simulated()) };
+        let (shard, _) = open(&disk, small).await.unwrap();
+        let chunk = shard.inner().chunk(CHUNK).unwrap();
+        let stuck = chunk.flushing.lock().await;
+        let writer = shard.clone();
+        let pieces = Queue::Simulated.spawn(async move {
+            let pieces = (0..600).map(|piece| writer.write(stage(1, piece, CHUNK, 0..200)));
+            futures::future::join_all(pieces).await
+        });
+        executor::sleep(Duration::from_secs(1)).await;
+        let waiting: Vec<usize> = shard.inner().waiting_writers.borrow().values().copied().collect();
+        assert!(waiting.len() == 1 && waiting[0] > 256, "{waiting:?}");
+        drop(stuck);
+        assert!(pieces.await.iter().all(Result::is_ok));
+        assert!(!shard.inner().is_memory_awaited());
+    });
+}
+
+#[test]
 fn the_next_row_group_is_read_ahead_and_no_page_twice() {
     run(async {
         let uncached = ShardOptions { page_cache_bytes_max: 0, ..apart(&simulated()) };
