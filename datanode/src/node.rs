@@ -24,7 +24,7 @@ use crate::bridge::{Lane, ShardHandle, core_count, end_process, start_shard};
 use crate::identity::{Folder, Identity, IdentityError};
 use crate::office::Office;
 use crate::orders::{Reporter, Sweeper, copies_on};
-use crate::probe::probe_io_uring;
+use crate::probe::{probe_io_uring, raise_open_files};
 use crate::scan::shard_runtime;
 use crate::service::Service;
 
@@ -34,6 +34,11 @@ const START_WAIT: Duration = Duration::from_secs(5);
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
 /// Memory of a shard's scans together, unless said.
 pub const SCAN_BYTES_MAX_DEFAULT: usize = 256 << 20;
+
+/// So many open segments of a shard are worth trying even where the process may have hardly any files.
+const SEGMENTS_OPEN_MIN: usize = 64;
+/// More are bounded by the memory of their footers.
+const SEGMENTS_OPEN_MAX: usize = 1 << 20;
 
 /// What a data node is started with.
 pub struct DataNodeOptions {
@@ -274,8 +279,9 @@ async fn begin(
 }
 
 async fn start_shards(options: &DataNodeOptions, count: u16) -> Result<Vec<ShardHandle<Shard>>, DataNodeError> {
+    let open_files_max = segments_open_max(raise_open_files(), count);
     let started = (0..count).map(|shard| {
-        let shard_options = shard_options(options, ShardId(shard));
+        let shard_options = ShardOptions { open_files_max, ..shard_options(options, ShardId(shard)) };
         async move {
             let open = move || async move { Shard::open(shard_options).await.map_err(|error| error.to_string()) };
             let (handle, report) = start_shard(ShardId(shard), open).await.map_err(DataNodeError::Shard)?;
@@ -319,6 +325,12 @@ fn shard_options(options: &DataNodeOptions, shard: ShardId) -> ShardOptions {
     }
     shard_options.scan_bytes_max = options.scan_bytes_max;
     shard_options
+}
+
+/// Segments that a shard may keep open: half of the files that the process may have are left for logs and sockets.
+fn segments_open_max(files: u64, shards: u16) -> usize {
+    let each = files / 2 / u64::from(shards.max(1));
+    usize::try_from(each).unwrap_or(usize::MAX).clamp(SEGMENTS_OPEN_MIN, SEGMENTS_OPEN_MAX)
 }
 
 /// Tells the catalog of the new incarnation, which raises the epoch of every chunk that this node leads (R3). Waits as

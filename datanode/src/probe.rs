@@ -12,6 +12,8 @@ const REGISTER_PROBE: libc::c_uint = 8;
 /// `struct io_uring_probe` with room for 256 operations: 16 + 256 x 8 bytes.
 const PROBE_BYTES: usize = 16 + 256 * 8;
 const PROBE_OPERATIONS: libc::c_uint = 256;
+/// Open files, when the limit cannot be read: what Linux allows unless told otherwise.
+const OPEN_FILES_UNKNOWN: u64 = 1024;
 /// Locked memory that an executor asks for at least (glommio checks it against the soft limit).
 const MEMLOCK_BYTES_MIN: libc::rlim_t = 512 << 10;
 
@@ -92,6 +94,19 @@ fn probe_memlock() -> Result<(), String> {
          LimitMEMLOCK=8M, or docker --ulimit memlock=8388608)",
         MEMLOCK_BYTES_MIN >> 10
     ))
+}
+
+/// How many files this process may have open. Raises its limit as far as it may itself.
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit, which we own.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return OPEN_FILES_UNKNOWN;
+    }
+    let found = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the kernel reads one rlimit, which we own.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 { limit.rlim_max } else { found }
 }
 
 #[cfg(test)]
