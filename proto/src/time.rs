@@ -69,11 +69,13 @@ pub fn bucket_start(value: i64, width: i64, origin: i64) -> Option<i64> {
     i64::try_from(start).ok()
 }
 
-/// The chunk interval that holds `time`: aligned to 1970-01-01 as TimescaleDB's chunks are, cut at the ends of time.
+/// The chunk interval that holds `time`: aligned to 1970-01-01 as TimescaleDB's chunks are, cut at the ends of time. It is
+/// never empty: the last moment is in the last interval, also where the next one would begin with it.
 #[must_use]
 pub fn chunk_range(time: TimeUs, interval_us: i64) -> TimeRange {
     assert!(interval_us > 0, "a chunk interval is positive");
-    let start = i128::from(time.0).div_euclid(i128::from(interval_us)) * i128::from(interval_us);
+    let time = time.0.min(i64::MAX - 1);
+    let start = i128::from(time).div_euclid(i128::from(interval_us)) * i128::from(interval_us);
     let end = start + i128::from(interval_us);
     TimeRange {
         start: TimeUs(i64::try_from(start).unwrap_or(i64::MIN)),
@@ -111,5 +113,12 @@ mod tests {
         assert_eq!(chunk_range(TimeUs(-1), 10), TimeRange { start: TimeUs(-10), end: TimeUs(0) });
         assert!(chunk_range(TimeUs(i64::MAX), 10).contains(TimeUs(i64::MAX)));
         assert!(chunk_range(TimeUs(i64::MIN), 10).contains(TimeUs(i64::MIN)));
+        for interval in [1, 7, 49, 10, i64::MAX - 1, i64::MAX] {
+            for time in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 8, i64::MAX - 1, i64::MAX] {
+                let range = chunk_range(TimeUs(time), interval);
+                assert!(range.start < range.end && range.contains(TimeUs(time)), "{time} in {range:?} of {interval}");
+                assert_eq!(chunk_range(range.start, interval), range);
+            }
+        }
     }
 }
