@@ -41,6 +41,7 @@ mod recursion;
 mod semantics;
 mod subqueries;
 mod values;
+mod zeros;
 
 mod untyped;
 

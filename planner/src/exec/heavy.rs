@@ -1,4 +1,5 @@
-//! Plans that compute for long at the gateway by themselves: joins, and sources that make rows out of nothing.
+//! Plans that compute for long at the gateway by themselves: joins, windows, which do a partition at a time, and sources
+//! that make rows out of nothing.
 //!
 //! Such work neither waits for anything nor comes back before its next batch, which may never come when a join's filter
 //! lets no row through. So it runs on threads of its own, where it holds up no connection; its operators yield at every
@@ -63,14 +64,16 @@ impl Drop for HeavyThreads {
     }
 }
 
-/// Whether a plan holds an operator that makes many rows out of few.
+/// Whether a plan holds an operator that makes many rows out of few, or computes over many rows at once.
 pub(crate) fn is_heavy(plan: &dyn ExecutionPlan) -> bool {
     multiplies(plan) || plan.children().into_iter().any(|child| is_heavy(child.as_ref()))
 }
 
 fn multiplies(plan: &dyn ExecutionPlan) -> bool {
     let name = plan.name();
-    name.ends_with("JoinExec") || matches!(name, "UnnestExec" | "RecursiveQueryExec" | "LazyMemoryExec" | "SeriesExec")
+    name.ends_with("JoinExec")
+        || name.ends_with("WindowAggExec")
+        || matches!(name, "UnnestExec" | "RecursiveQueryExec" | "LazyMemoryExec" | "SeriesExec")
 }
 
 /// The same plan, in which everything heavy yields at every batch and ends soon after `cancel`.

@@ -16,6 +16,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Log
 use datafusion::optimizer::AnalyzerRule;
 use meridian_hyperfunctions::arithmetic::decimal_to_double;
 
+use super::zeros;
+
 /// Functions whose arguments take one common type.
 pub(super) const COMMON_TYPE_FUNCTIONS: [&str; 4] = ["coalesce", "greatest", "least", "nullif"];
 
@@ -33,20 +35,23 @@ impl AnalyzerRule for Floats {
 }
 
 fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let plan = match plan {
-        LogicalPlan::Union(union) => rewrite_union(union)?,
-        plan => plan,
+    let zeros = match plan {
+        LogicalPlan::Union(union) => Transformed::no(rewrite_union(union)?),
+        plan => zeros::of_plan(plan)?,
     };
+    let plan = zeros.data;
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
     }
     let names = NamePreserver::new(&plan);
-    let plan = plan.map_expressions(|expr| {
+    let mut plan = plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| rewrite(expr, &schema))?;
+        let rewritten =
+            expr.transform_up(|expr| rewrite(expr, &schema)?.transform_data(|expr| Ok(zeros::of_expr(expr, &schema))))?;
         Ok(rewritten.update_data(|expr| name.restore(expr)))
     })?;
+    plan.transformed |= zeros.transformed;
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
 }
 

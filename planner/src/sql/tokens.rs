@@ -2,7 +2,7 @@
 //! back from a token to its place in the text, which errors name.
 
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, TokenizerError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, TokenizerError};
 
 use crate::error::SqlError;
 
@@ -17,8 +17,39 @@ pub(crate) fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(text, &error))?;
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    if tokens.iter().any(|token| sign_at_end(&token.token).is_some()) {
+        tokens = tokens.into_iter().flat_map(apart).collect();
+    }
     check_depth(&tokens)?;
     Ok(tokens)
+}
+
+/// With one of these, an operator may end in a sign.
+const SIGN_FRIENDS: &[char] = &['~', '!', '@', '#', '%', '^', '&', '|', '`', '?'];
+
+/// The operator before the sign, and the sign, where PostgreSQL tells the two apart: `v>-5`
+/// (<https://www.postgresql.org/docs/15/sql-syntax-lexical.html#SQL-SYNTAX-OPERATORS>).
+fn sign_at_end(token: &Token) -> Option<(&str, Token)> {
+    let Token::CustomBinaryOperator(name) = token else { return None };
+    if name.contains(SIGN_FRIENDS) {
+        return None;
+    }
+    let (operator, sign) = match (name.strip_suffix('-'), name.strip_suffix('+')) {
+        (Some(operator), _) => (operator, Token::Minus),
+        (_, Some(operator)) => (operator, Token::Plus),
+        (None, None) => return None,
+    };
+    (!operator.is_empty()).then_some((operator, sign))
+}
+
+fn apart(token: TokenWithSpan) -> Vec<TokenWithSpan> {
+    let Some((operator, sign)) = sign_at_end(&token.token) else { return vec![token] };
+    let Ok(before) = Tokenizer::new(&PostgreSqlDialect {}, operator).tokenize() else { return vec![token] };
+    let [before] = before.as_slice() else { return vec![token] };
+    let border = Location { column: token.span.end.column.saturating_sub(1), ..token.span.end };
+    let mut parts = apart(TokenWithSpan::new(before.clone(), Span::new(token.span.start, border)));
+    parts.push(TokenWithSpan::new(sign, Span::new(border, token.span.end)));
+    parts
 }
 
 /// Cuts at semicolons; empty statements are left out.
@@ -287,6 +318,26 @@ mod tests {
     fn a_text_is_cut_at_semicolons_outside_of_quotes() {
         let pieces = split(tokenize("select ';' -- ;\n; ; select $$;$$;").unwrap());
         assert_eq!(pieces.len(), 2);
+    }
+
+    #[test]
+    fn a_sign_is_no_part_of_the_operator_before_it() {
+        let shown = |text: &str| {
+            let tokens = tokenize(text).unwrap();
+            tokens.iter().map(|token| token.token.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        for (text, expected) in [
+            ("v>-5", "v > - 5"),
+            ("v>=-5", "v >= - 5"),
+            ("v<>+5", "v <> + 5"),
+            ("v*-+-5", "v * - + - 5"),
+            ("v|-5", "v |- 5"),
+            ("v->-5", "v -> - 5"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+        let tokens = tokenize("select 1>-x").unwrap();
+        assert_eq!((tokens[2].span.end.column, tokens[3].span.start.column), (10, 10));
     }
 
     #[test]
