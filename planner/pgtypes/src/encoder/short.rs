@@ -17,6 +17,8 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 const READY: usize = 1000;
 /// Length and digits.
 static FIELDS: [[u8; 8]; READY] = fields();
+/// Texts that are compared at once.
+const SAME_AT_ONCE: usize = 32;
 /// Texts up to this long are copied as so many bytes.
 const TEXT_CHUNK: usize = 16;
 
@@ -42,6 +44,34 @@ const fn fields() -> [[u8; 8]; READY] {
 }
 
 impl Encoder {
+    pub(crate) fn is_text_without_nulls(&self) -> bool {
+        matches!(self.column, Column::Text(_)) && self.nulls.as_ref().is_none_or(|nulls| nulls.null_count() == 0)
+    }
+
+    /// For how many rows from this one on the text is the same, of at most so many.
+    pub(crate) fn same_texts(&self, row: usize, rows_max: usize) -> usize {
+        let Column::Text(values) = &self.column else { return 1 };
+        let (offsets, bytes) = (&values.value_offsets()[row..], values.value_data());
+        let length = offsets[1] - offsets[0];
+        let is_as_long = |pair: &&[i32]| pair[1] - pair[0] == length;
+        let as_long = offsets.windows(2).take(rows_max).take_while(is_as_long).count();
+        let (start, length) = (offsets[0] as usize, length as usize);
+        let is_same = |from: usize, to: usize| {
+            // Each like the one before it.
+            let texts = &bytes[start + (from - 1) * length..start + to * length];
+            texts[length..] == texts[..texts.len() - length]
+        };
+        let mut same = 1;
+        while same < as_long {
+            let next = (same + SAME_AT_ONCE).min(as_long);
+            if !is_same(same, next) {
+                return same + (same..next).take_while(|row| is_same(*row, row + 1)).count();
+            }
+            same = next;
+        }
+        same
+    }
+
     /// Writes the text form as a field of a DataRow and returns its bytes; `None`, with anything written, for one that is
     /// not short or of a type whose values seldom are.
     #[inline]
