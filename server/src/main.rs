@@ -13,6 +13,12 @@ mod version;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// Batches are made on shards' threads and end on those that serve clients, which is what it is good at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     match cli::Cli::read().and_then(cli::Cli::run) {
         Ok(()) => ExitCode::from(failure::EXIT_OK),

@@ -168,3 +168,43 @@ async fn distinct_on_names_columns_by_their_places() {
     assert_eq!(sql.rows("SELECT DISTINCT ON (1) k, n FROM t ORDER BY 1, 2").await, ["a|1", "b|3"]);
     assert_eq!(sql.rows("SELECT DISTINCT ON (k) n, k FROM t ORDER BY 2, 1 DESC").await, ["2|a", "3|b"]);
 }
+
+#[tokio::test]
+async fn zero_and_minus_zero_are_one_value() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE z (k float8, r real, i int)").await;
+    sql.run(
+        "INSERT INTO z VALUES ('0', '0', 1), ('-0', '-0', 2), ('1.5', '1.5', 3), ('NaN', 'NaN', 4), ('0', '-0', 0)",
+    )
+    .await;
+    for (query, expected) in [
+        ("SELECT count(*) FROM z WHERE k IN (0, 1.5)", &["4"][..]),
+        ("SELECT count(*) FROM z WHERE r IN (-0.0, 2)", &["3"]),
+        ("SELECT count(*) FROM z WHERE k NOT IN (0, 2.5)", &["2"]),
+        ("SELECT k, count(*) FROM z GROUP BY k ORDER BY k", &["0|3", "1.5|1", "NaN|1"]),
+        ("SELECT count(DISTINCT k), count(DISTINCT r) FROM z", &["3|3"]),
+        ("SELECT DISTINCT r FROM z ORDER BY 1", &["0", "1.5", "NaN"]),
+        ("SELECT count(*) FROM (SELECT k FROM z UNION SELECT r FROM z) AS u", &["3"]),
+        ("SELECT i, count(*) OVER (PARTITION BY k) FROM z ORDER BY i LIMIT 3", &["0|3", "1|3", "2|3"]),
+        ("SELECT i, rank() OVER (ORDER BY k) FROM z ORDER BY i", &["0|1", "1|1", "2|1", "3|4", "4|5"]),
+        ("SELECT i FROM z WHERE CASE k WHEN 0 THEN true ELSE false END ORDER BY i", &["0", "1", "2"]),
+        ("SELECT count(*) FROM z WHERE nullif(k, 0) IS NULL", &["3"]),
+        ("SELECT a.i, b.i FROM z a JOIN z b ON a.k = b.k WHERE a.i = 1 ORDER BY 2", &["1|0", "1|1", "1|2"]),
+        ("SELECT count(*) FROM z WHERE i>-1 AND k>=-0.0", &["5"]),
+    ] {
+        assert_eq!(sql.rows(query).await, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_moment_of_all_is_in_the_last_chunk() {
+    let node = Node::start();
+    let sql = node.connect().await;
+    for interval in [1, 7, i64::MAX] {
+        sql.run(&format!("CREATE TABLE e{interval} (time bigint NOT NULL, v int)")).await;
+        sql.run(&format!("SELECT create_hypertable('e{interval}', 'time', chunk_time_interval => {interval})")).await;
+        sql.run(&format!("INSERT INTO e{interval} VALUES ({}, 1), ({}, 2), (0, 3)", i64::MAX, i64::MAX - 1)).await;
+        assert_eq!(sql.one(&format!("SELECT count(*), max(time) FROM e{interval}")).await, format!("3|{}", i64::MAX));
+    }
+}
