@@ -85,7 +85,24 @@ fn write_infinity(us: i64, out: &mut impl BufMut) -> bool {
 
 /// Year to hour, `2013-07-04 16:`, of the time that was written last: times of a result mostly follow one another.
 #[derive(Default)]
-pub(crate) struct RecentHour(Cell<Option<(i64, [u8; HOUR_BYTES])>>);
+pub(crate) struct RecentHour {
+    start: Cell<Option<(i64, [u8; HOUR_BYTES])>>,
+    field: Cell<Option<HourField>>,
+}
+
+/// A field of a DataRow, of which all times of one hour without a fraction differ in minutes and seconds only.
+#[derive(Clone, Copy)]
+struct HourField {
+    start_us: i64,
+    bytes: [u8; HOUR_FIELD_BYTES],
+    length: usize,
+}
+
+/// Length, `2013-07-04 16:mm:ss` and up to nine bytes of an offset.
+const HOUR_FIELD_BYTES: usize = 32;
+/// Where minutes and seconds are in it.
+const MINUTE_PLACE: usize = 18;
+const SECOND_PLACE: usize = 21;
 
 /// With four digits of a year.
 const HOUR_BYTES: usize = 14;
@@ -97,13 +114,54 @@ impl RecentHour {
     #[inline]
     fn write(&self, days: i64, us_of_day: i64, out: &mut impl BufMut) -> bool {
         let hour = days * 24 + us_of_day / US_PER_HOUR;
-        match self.0.get() {
+        match self.start.get() {
             Some((recent, text)) if recent == hour => {
                 out.put_slice(&text);
                 write_within_hour(us_of_day % US_PER_HOUR, out);
                 false
             }
             _ => self.write_anew(hour, days, us_of_day, out),
+        }
+    }
+
+    /// Writes a time of the hour whose field is known, and returns the field's bytes.
+    #[inline]
+    pub fn write_field(&self, us: i64, field: &mut [u8]) -> Option<usize> {
+        let known = self.field.get()?;
+        let within = us.wrapping_sub(known.start_us) as u64;
+        if within >= US_PER_HOUR as u64 {
+            return None;
+        }
+        let seconds = within as u32 / US_PER_SECOND as u32;
+        let target = field
+            .first_chunk_mut::<HOUR_FIELD_BYTES>()
+            .filter(|_| u64::from(seconds) * US_PER_SECOND as u64 == within)?;
+        *target = known.bytes;
+        [target[MINUTE_PLACE], target[MINUTE_PLACE + 1]] = two_digits(seconds / 60);
+        [target[SECOND_PLACE], target[SECOND_PLACE + 1]] = two_digits(seconds % 60);
+        Some(known.length)
+    }
+
+    /// Keeps the field of a time, when all of its hour are alike. `offset_s_at`: seconds east of UTC, by seconds of UTC.
+    pub fn keep_field(&self, us: i64, field: &[u8], offset_s_at: impl Fn(i64) -> i32) {
+        let east_s = offset_s_at(us.div_euclid(US_PER_SECOND));
+        let within = (us.rem_euclid(US_PER_DAY) + i64::from(east_s) * US_PER_SECOND).rem_euclid(US_PER_HOUR);
+        let Some((start_us, end_us)) =
+            us.checked_sub(within).and_then(|start| Some((start, start.checked_add(US_PER_HOUR)?)))
+        else {
+            return;
+        };
+        let is_one_offset = [start_us, end_us - 1].iter().all(|at| offset_s_at(at.div_euclid(US_PER_SECOND)) == east_s);
+        let has_shape = |place: usize, byte: u8| field.get(place) == Some(&byte);
+        let is_plain = has_shape(8, b'-')
+            && has_shape(14, b' ')
+            && has_shape(MINUTE_PLACE - 1, b':')
+            && has_shape(SECOND_PLACE - 1, b':');
+        let has_more = field.len() > HOUR_FIELD_BYTES || field.ends_with(b"BC") || us % US_PER_SECOND != 0;
+        if is_plain && is_one_offset && !has_more {
+            let mut bytes = [0; HOUR_FIELD_BYTES];
+            bytes[..field.len()].copy_from_slice(field);
+            self.field.set(Some(HourField { start_us, bytes, length: field.len() }));
         }
     }
 
@@ -116,18 +174,22 @@ impl RecentHour {
         let length = TIMESTAMP_BYTES_MAX - rest.remaining_mut();
         out.put_slice(&text[..length]);
         if !is_bc && let Some(start) = text.first_chunk().filter(|start: &&[u8; HOUR_BYTES]| start.ends_with(b":")) {
-            self.0.set(Some((hour, *start)));
+            self.start.set(Some((hour, *start)));
         }
         is_bc
     }
+}
+
+#[inline]
+fn two_digits(value: u32) -> [u8; 2] {
+    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
 }
 
 /// `mm:ss[.ffffff]`
 #[inline]
 fn write_within_hour(us: i64, out: &mut impl BufMut) {
     let seconds = (us / US_PER_SECOND) as u32;
-    let two = |value: u32| [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
-    let ([a, b], [c, d]) = (two(seconds / 60), two(seconds % 60));
+    let ([a, b], [c, d]) = (two_digits(seconds / 60), two_digits(seconds % 60));
     out.put_slice(&[a, b, b':', c, d]);
     write_fraction(us % US_PER_SECOND, out);
 }

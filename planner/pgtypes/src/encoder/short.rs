@@ -4,7 +4,7 @@
 use bytes::BufMut;
 
 use super::{Column, Encoder};
-use crate::datetime;
+use crate::datetime::{self, RecentHour};
 use crate::types::{float, integer};
 
 /// Bytes that a short field has room for, its length included. The longest is a timestamp before Christ with microseconds
@@ -92,10 +92,18 @@ impl Encoder {
             Column::Bool(values) => sized(field, |out| out.put_u8(if values.value(row) { b't' } else { b'f' })),
             Column::Date(values) => sized(field, |out| datetime::write_date(values.value(row), out)),
             Column::Timestamptz(values, zone, recent) => {
-                sized(field, |out| datetime::write_timestamptz(values.value(row), zone, recent, out))
+                let us = values.value(row);
+                time(
+                    us,
+                    recent,
+                    |at| zone.offset_s_at(at),
+                    field,
+                    |out| datetime::write_timestamptz(us, zone, recent, out),
+                )
             }
             Column::Timestamp(values, recent) => {
-                sized(field, |out| datetime::write_timestamp(values.value(row), recent, out))
+                let us = values.value(row);
+                time(us, recent, |_| 0, field, |out| datetime::write_timestamp(us, recent, out))
             }
             _ => return None,
         })
@@ -135,6 +143,22 @@ fn text(data: &[u8], from: usize, to: usize, field: &mut [u8; SHORT_BYTES]) -> O
     Some(4 + length)
 }
 
+/// By the field of another time of its hour, or written anew.
+#[inline]
+fn time(
+    us: i64,
+    recent: &RecentHour,
+    offset_s_at: impl Fn(i64) -> i32,
+    field: &mut [u8; SHORT_BYTES],
+    write: impl FnOnce(&mut &mut [u8]),
+) -> usize {
+    recent.write_field(us, field).unwrap_or_else(|| {
+        let length = sized(field, write);
+        recent.keep_field(us, &field[..length], offset_s_at);
+        length
+    })
+}
+
 /// What is written, behind its length.
 #[inline]
 fn sized(field: &mut [u8; SHORT_BYTES], write: impl FnOnce(&mut &mut [u8])) -> usize {
@@ -143,4 +167,56 @@ fn sized(field: &mut [u8; SHORT_BYTES], write: impl FnOnce(&mut &mut [u8])) -> u
     let length = SHORT_BYTES - 4 - rest.remaining_mut();
     field[..4].copy_from_slice(&(length as u32).to_be_bytes());
     4 + length
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+    use bytes::BytesMut;
+    use meridian_proto::SqlType;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::Format;
+    use crate::zone::TimeZone;
+
+    #[test]
+    fn times_of_one_hour_are_fields_as_each_by_itself() {
+        let mut random = rand::rngs::StdRng::seed_from_u64(1);
+        // Lord Howe moves by half an hour; Monrovia was 44:30 minutes west.
+        for name in ["UTC", "America/St_Johns", "Australia/Lord_Howe", "Africa/Monrovia", "Europe/Amsterdam"] {
+            let format = Format { time_zone: TimeZone::parse(name).unwrap(), ..Format::default() };
+            let mut us = 0i64;
+            let times: Vec<i64> = (0..60_000)
+                .map(|_| {
+                    us = match random.random_range(0..400) {
+                        0 => random.random_range(-210_866_803_200_000_000..9_223_371_331_199_999_999),
+                        1..5 => {
+                            random.random_range(-3_000_000_000_000_000..3_000_000_000_000_000) / 60_000_000 * 60_000_000
+                        }
+                        5..20 => us.saturating_add(random.random_range(-4_000_000_000..4_000_000_000)),
+                        step => us.saturating_add(i64::from(step % 90) * 1_000_000),
+                    };
+                    us
+                })
+                .collect();
+            for sql_type in [SqlType::Timestamptz, SqlType::Timestamp] {
+                let array = TimestampMicrosecondArray::from(times.clone());
+                let array: ArrayRef = match sql_type {
+                    SqlType::Timestamptz => Arc::new(array.with_timezone("UTC")),
+                    _ => Arc::new(array),
+                };
+                let encoder = Encoder::new(&sql_type, &array, &format);
+                let mut short = [0; SHORT_BYTES];
+                for row in 0..times.len() {
+                    let mut field = BytesMut::new();
+                    encoder.text_field(row, &mut field);
+                    let length = encoder.short_text_field(row, &mut short).unwrap();
+                    assert_eq!(short[..length], field, "{} in {name}", times[row]);
+                }
+            }
+        }
+    }
 }
