@@ -105,9 +105,11 @@ impl<D: Disk> Inner<D> {
     }
 
     /// Waits while too many segments of the chunk overlap, so that more are not made faster than they are put together:
-    /// memory fills meanwhile and writers wait, but not so long that they would be refused.
+    /// memory fills meanwhile and writers wait, but never for half of the time after which they are refused.
     async fn let_compaction_catch_up(&self, chunk: &Chunk<D>) {
-        let deadline = executor::now() + OVERLAP_WAIT.min(self.options.memory_wait / 2);
+        let now = executor::now();
+        let waited_since = self.memory_awaited_since().unwrap_or(now);
+        let deadline = (now + OVERLAP_WAIT).min(waited_since + self.options.memory_wait / 2);
         while self.is_compaction_behind(chunk) && !self.is_closing.get() {
             let rewritten = self.rewritten.next();
             let left = deadline.saturating_duration_since(executor::now());
@@ -138,7 +140,7 @@ impl<D: Disk> Inner<D> {
             chunk.filter(|chunk| key(&chunk.state.borrow()) > 0).cloned()
         };
         // A large write may wait for more than the half that is kept free.
-        if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.is_memory_awaited() {
+        if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.memory_awaited_since().is_some() {
             let largest = by(&|state| state.memtable.bytes() as u64);
             if largest.is_some() {
                 return largest;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -181,9 +182,9 @@ impl<D: Disk> Inner<D> {
         }
     }
 
-    /// Whether a write waits for memory.
-    pub fn is_memory_awaited(&self) -> bool {
-        !self.waiting_writers.borrow().is_empty()
+    /// Since when the one waits for memory that waits longest.
+    pub fn memory_awaited_since(&self) -> Option<Instant> {
+        self.waiting_writers.borrow().values().map(|waiting| waiting.since).min()
     }
 
     /// The removal is logged: the chunk goes, then its files, and only then may the log let go of the record.
@@ -220,8 +221,15 @@ pub(super) fn read_only() -> Refusal {
     Refusal::DiskFull("the shard is read-only until there is space on its disk; drop chunks or add space".to_owned())
 }
 
-/// How many writes of each transaction wait for memory: a statement that writes to many chunks is one writer.
-pub(super) type WaitingWriters = RefCell<HashMap<TransactionId, usize>>;
+/// The writes of each transaction that wait for memory: a statement that writes to many chunks is one writer.
+pub(super) type WaitingWriters = RefCell<HashMap<TransactionId, WaitingWrites>>;
+
+/// Of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WaitingWrites {
+    pub count: usize,
+    since: Instant,
+}
 
 /// Counts a waiting write for as long as it lives.
 struct Waiting<'a> {
@@ -237,7 +245,8 @@ impl<'a> Waiting<'a> {
                 format!("{WAITING_WRITERS_MAX} writers wait for memory of the shard; use fewer connections at once");
             return Err(Refusal::Overloaded(reason));
         }
-        *waiting.entry(transaction).or_default() += 1;
+        let first = || WaitingWrites { count: 0, since: executor::now() };
+        waiting.entry(transaction).or_insert_with(first).count += 1;
         Ok(Self { writers, transaction })
     }
 }
@@ -246,8 +255,8 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut waiting = self.writers.borrow_mut();
         if let Entry::Occupied(mut writes) = waiting.entry(self.transaction) {
-            *writes.get_mut() -= 1;
-            if *writes.get() == 0 {
+            writes.get_mut().count -= 1;
+            if writes.get().count == 0 {
                 writes.remove();
             }
         }

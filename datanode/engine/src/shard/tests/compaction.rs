@@ -287,3 +287,30 @@ fn flushes_wait_for_compaction_so_that_overlap_stays_bounded() {
         assert!(most(&shard, 600).await <= 10);
     });
 }
+
+#[test]
+fn a_write_does_not_wait_for_the_compaction_of_one_chunk_after_another() {
+    simulate(6, async {
+        let memory_wait = Duration::from_secs(3);
+        let small = ShardOptions { memtable_bytes_max: 64 << 10, memory_wait, ..options(&simulated()) };
+        let (shard, _) = open(&SimulatedDisk::new(6), small).await.unwrap();
+        let _turn = shard.inner().rewrite_turn.lock().await;
+        let mut sequence = 0;
+        let mut fill = async |chunk: ChunkId, until: usize| {
+            let state = shard.inner().chunk(chunk).unwrap();
+            while overlap(&state) < until {
+                sequence += 1;
+                shard.write(Write { chunk, ..write(sequence, 0..200) }).await.unwrap();
+            }
+        };
+        fill(CHUNK, 10).await;
+        fill(OTHER, 10).await;
+        // Some rows of each wait in memory, and one write needs all of it.
+        for chunk in [CHUNK, OTHER] {
+            shard.write(Write { chunk, ..write(10_000 + chunk.0, 0..200) }).await.unwrap();
+        }
+        let started = executor::now();
+        shard.write(write(20_000, 0..3000)).await.unwrap();
+        assert!(executor::now() - started < memory_wait, "{:?}", executor::now() - started);
+    });
+}
