@@ -27,8 +27,9 @@ const BUDGETS: [(&str, u64, u64); 5] = [
 ];
 /// Refusals are to come soon, not after the five seconds that clients have by default.
 const MEMORY_WAIT: &str = "data.memory_wait=200ms";
-/// What cannot be configured: two log files and a batch on their way to the disk, footers, caches, registered buffers.
-const FIXED_BYTES: u64 = 64 * MIB;
+/// What cannot be configured: two log files and a batch on their way to the disk, footers, caches, registered buffers; and
+/// what the allocator keeps of freed memory for a while.
+const FIXED_BYTES: u64 = 128 * MIB;
 /// What a connection may hold without asking: buffers, a plan, an INSERT; of a COPY, blocks and batches in each stage.
 const CONNECTION_BYTES: u64 = MIB / 4;
 const COPY_BYTES: u64 = 12 * MIB;

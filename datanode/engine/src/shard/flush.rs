@@ -140,7 +140,7 @@ impl<D: Disk> Inner<D> {
             chunk.filter(|chunk| key(&chunk.state.borrow()) > 0).cloned()
         };
         // A large write may wait for more than the half that is kept free.
-        if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.memory_awaited_since().is_some() {
+        if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.is_write_too_large() {
             let largest = by(&|state| state.memtable.bytes() as u64);
             if largest.is_some() {
                 return largest;

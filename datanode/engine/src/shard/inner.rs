@@ -162,7 +162,7 @@ impl<D: Disk> Inner<D> {
         if fits() {
             return Ok(());
         }
-        let _waiting = Waiting::begin(&self.waiting_writers, transaction)?;
+        let _waiting = Waiting::begin(&self.waiting_writers, transaction, bytes)?;
         let deadline = executor::now() + self.options.memory_wait;
         loop {
             let freed = self.memory_freed.next();
@@ -180,6 +180,12 @@ impl<D: Disk> Inner<D> {
                 return Err(Refusal::Memory(reason.to_owned()));
             }
         }
+    }
+
+    /// Whether a write waits that is larger than what is free.
+    pub fn is_write_too_large(&self) -> bool {
+        let largest = self.waiting_writers.borrow().values().map(|waiting| waiting.bytes_max).max();
+        largest.is_some_and(|bytes| self.memory_bytes() + bytes > self.options.memtable_bytes_max)
     }
 
     /// Since when the one waits for memory that waits longest.
@@ -228,6 +234,8 @@ pub(super) type WaitingWriters = RefCell<HashMap<TransactionId, WaitingWrites>>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WaitingWrites {
     pub count: usize,
+    /// Of the largest.
+    bytes_max: usize,
     since: Instant,
 }
 
@@ -238,15 +246,17 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(writers: &'a WaitingWriters, transaction: TransactionId) -> Result<Self, Refusal> {
+    fn begin(writers: &'a WaitingWriters, transaction: TransactionId, bytes: usize) -> Result<Self, Refusal> {
         let mut waiting = writers.borrow_mut();
         if waiting.len() >= WAITING_WRITERS_MAX && !waiting.contains_key(&transaction) {
             let reason =
                 format!("{WAITING_WRITERS_MAX} writers wait for memory of the shard; use fewer connections at once");
             return Err(Refusal::Overloaded(reason));
         }
-        let first = || WaitingWrites { count: 0, since: executor::now() };
-        waiting.entry(transaction).or_insert_with(first).count += 1;
+        let first = || WaitingWrites { count: 0, bytes_max: 0, since: executor::now() };
+        let writes = waiting.entry(transaction).or_insert_with(first);
+        writes.count += 1;
+        writes.bytes_max = writes.bytes_max.max(bytes);
         Ok(Self { writers, transaction })
     }
 }

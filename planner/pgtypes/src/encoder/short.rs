@@ -210,11 +210,11 @@ mod tests {
                 };
                 let encoder = Encoder::new(&sql_type, &array, &format);
                 let mut short = [0; SHORT_BYTES];
-                for row in 0..times.len() {
+                for (row, us) in times.iter().enumerate() {
                     let mut field = BytesMut::new();
                     encoder.text_field(row, &mut field);
                     let length = encoder.short_text_field(row, &mut short).unwrap();
-                    assert_eq!(short[..length], field, "{} in {name}", times[row]);
+                    assert_eq!(short[..length], field, "{us} in {name}");
                 }
             }
         }
