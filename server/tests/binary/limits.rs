@@ -27,8 +27,8 @@ const BUDGETS: [(&str, u64, u64); 5] = [
 ];
 /// Refusals are to come soon, not after the five seconds that clients have by default.
 const MEMORY_WAIT: &str = "data.memory_wait=200ms";
-/// What cannot be configured: two log files and a batch on their way to the disk, footers, caches, registered buffers; and
-/// what the allocator keeps of freed memory for a while.
+/// What cannot be configured: two log files and a batch on their way to the disk, footers, caches, registered buffers.
+/// And what the allocator keeps of freed memory: five runs peaked at 416 to 463 MiB, where the rest of the bound is 371.
 const FIXED_BYTES: u64 = 128 * MIB;
 /// What a connection may hold without asking: buffers, a plan, an INSERT; of a COPY, blocks and batches in each stage.
 const CONNECTION_BYTES: u64 = MIB / 4;

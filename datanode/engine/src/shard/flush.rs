@@ -105,7 +105,8 @@ impl<D: Disk> Inner<D> {
     }
 
     /// Waits while too many segments of the chunk overlap, so that more are not made faster than they are put together:
-    /// memory fills meanwhile and writers wait, but never for half of the time after which they are refused.
+    /// memory fills meanwhile and writers wait, for no more than half of the time after which they are
+    /// refused.
     async fn let_compaction_catch_up(&self, chunk: &Chunk<D>) {
         let now = executor::now();
         let waited_since = self.memory_awaited_since().unwrap_or(now);

@@ -33,8 +33,8 @@ use super::{Flaw, Input, check_decoded_bytes, packed};
 
 const DELTA_BIT: u8 = 0x80;
 const HEADER_BYTES: usize = 32;
-/// Smaller blocks are skipped more often, larger ones take fewer bytes: of a random walk that takes 2.1 bits a value, a
-/// first value and a length of 22 bits for 256 of them are 4 %.
+/// Smaller blocks are skipped more often, larger ones take fewer bytes: a random walk takes 2.27 bits a value in these and
+/// 2.23 in blocks of 1024.
 const BLOCK_ROWS: usize = 256;
 const LOW_BITS_MAX: u32 = 56;
 const EXCEPTION_BITS: f64 = 96.0;
