@@ -11,7 +11,6 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, Str
 use arrow::datatypes::{Float64Type, Int64Type};
 use futures::executor::block_on;
 use meridian_engine::segment::encoding::huffman::Codes;
-use meridian_engine::segment::encoding::section::SectionReader;
 use meridian_engine::segment::encoding::selection::Selection;
 use meridian_engine::segment::encoding::{
     Coders, Encoding, Input, binned, bytes, decimal, dictionary, integers, packed, plain, runs, split,
@@ -45,16 +44,14 @@ struct Codec {
     /// `None` where it does not apply.
     encode: fn(&Values, &mut Coders) -> Option<Vec<u8>>,
     /// Of so many rows; the encoder's counterpart.
-    decode: fn(&[u8], usize, &mut SectionReader) -> Values,
+    decode: fn(&[u8], usize) -> Values,
 }
 
 const INTEGER_CODECS: [Codec; 7] = [
     Codec {
         name: "packed",
         encode: |values, _| encoded(integers_of(values), |v, out| packed::encode(v, &packed::estimate(v), out)),
-        decode: |bytes, rows, _| {
-            Values::Integers(whole(rows, |all| packed::decode(&mut Input::new(bytes), all, |v| v)))
-        },
+        decode: |bytes, rows| Values::Integers(whole(rows, |all| packed::decode(&mut Input::new(bytes), all, |v| v))),
     },
     Codec {
         name: "binned",
@@ -62,9 +59,7 @@ const INTEGER_CODECS: [Codec; 7] = [
             let plan = binned::estimate(integers_of(values))?;
             encoded(integers_of(values), |v, out| binned::encode(v, &plan, &mut Codes::default(), out))
         },
-        decode: |bytes, rows, _| {
-            Values::Integers(whole(rows, |all| binned::decode(&mut Input::new(bytes), all, |v| v)))
-        },
+        decode: |bytes, rows| Values::Integers(whole(rows, |all| binned::decode(&mut Input::new(bytes), all, |v| v))),
     },
     Codec {
         name: "runs",
@@ -72,31 +67,31 @@ const INTEGER_CODECS: [Codec; 7] = [
             let plan = runs::estimate(integers_of(values))?;
             encoded(integers_of(values), |_, out| runs::encode(&plan, out))
         },
-        decode: |bytes, rows, _| Values::Integers(whole(rows, |all| runs::decode(&mut Input::new(bytes), all, |v| v))),
+        decode: |bytes, rows| Values::Integers(whole(rows, |all| runs::decode(&mut Input::new(bytes), all, |v| v))),
     },
     Codec {
         name: "plain",
         encode: |values, _| encoded(integers_of(values), plain::encode),
-        decode: |bytes, rows, _| Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
+        decode: |bytes, rows| Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "plain + zstd-1",
         encode: |values, _| zstd_of(&encoded(integers_of(values), plain::encode)?, 1),
-        decode: |bytes, rows, _| {
+        decode: |bytes, rows| {
             Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
         },
     },
     Codec {
         name: "plain + zstd-3",
         encode: |values, _| zstd_of(&encoded(integers_of(values), plain::encode)?, 3),
-        decode: |bytes, rows, _| {
+        decode: |bytes, rows| {
             Values::Integers(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
         },
     },
     Codec {
         name: "Gorilla",
         encode: |values, _| Some(gorilla::encode_deltas(integers_of(values).iter().copied())),
-        decode: |bytes, rows, _| Values::Integers(gorilla::decode_deltas(bytes, rows)),
+        decode: |bytes, rows| Values::Integers(gorilla::decode_deltas(bytes, rows)),
     },
 ];
 
@@ -108,8 +103,8 @@ const DOUBLE_CODECS: [Codec; 7] = [
             let plan = decimal::estimate(values)?;
             encoded(values, |v, out| decimal::encode(v, &plan, &mut Codes::default(), out))
         },
-        decode: |bytes, rows, s| {
-            Values::Doubles(whole(rows, |all| decimal::decode(Encoding::Scaled, &mut Input::new(bytes), all, s)))
+        decode: |bytes, rows| {
+            Values::Doubles(whole(rows, |all| decimal::decode(Encoding::Scaled, &mut Input::new(bytes), all)))
         },
     },
     Codec {
@@ -119,7 +114,7 @@ const DOUBLE_CODECS: [Codec; 7] = [
             let plan = split::estimate(values)?;
             encoded(values, |v, out| split::encode(v, &plan, &mut Codes::default(), out))
         },
-        decode: |bytes, rows, _| Values::Doubles(whole(rows, |all| split::decode(&mut Input::new(bytes), all))),
+        decode: |bytes, rows| Values::Doubles(whole(rows, |all| split::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "ordered",
@@ -128,34 +123,34 @@ const DOUBLE_CODECS: [Codec; 7] = [
             let plan = integers::estimate(&ordered);
             encoded(&ordered, |v, out| integers::encode_nested(v, &plan, &mut Codes::default(), out))
         },
-        decode: |bytes, rows, s| {
+        decode: |bytes, rows| {
             let back = <f64 as decimal::Float>::of_ordered;
-            Values::Doubles(whole(rows, |all| integers::decode_nested(&mut Input::new(bytes), all, s, back)))
+            Values::Doubles(whole(rows, |all| integers::decode_nested(&mut Input::new(bytes), all, back)))
         },
     },
     Codec {
         name: "plain",
         encode: |values, _| encoded(doubles_of(values), plain::encode),
-        decode: |bytes, rows, _| Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
+        decode: |bytes, rows| Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(bytes), all))),
     },
     Codec {
         name: "plain + zstd-1",
         encode: |values, _| zstd_of(&encoded(doubles_of(values), plain::encode)?, 1),
-        decode: |bytes, rows, _| {
+        decode: |bytes, rows| {
             Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
         },
     },
     Codec {
         name: "plain + zstd-3",
         encode: |values, _| zstd_of(&encoded(doubles_of(values), plain::encode)?, 3),
-        decode: |bytes, rows, _| {
+        decode: |bytes, rows| {
             Values::Doubles(whole(rows, |all| plain::decode(&mut Input::new(&unzstd(bytes, rows)), all)))
         },
     },
     Codec {
         name: "Gorilla",
         encode: |values, _| Some(gorilla::encode_xor(doubles_of(values).iter().map(|value| value.to_bits()))),
-        decode: |bytes, rows, _| Values::Doubles(gorilla::decode_xor(bytes, rows, f64::from_bits)),
+        decode: |bytes, rows| Values::Doubles(gorilla::decode_xor(bytes, rows, f64::from_bits)),
     },
 ];
 
@@ -167,9 +162,9 @@ const TEXT_CODECS: [Codec; 3] = [
             let plan = dictionary::estimate(texts.len(), |row| Some(texts.get(row)))?;
             encoded(texts, |_, out| dictionary::encode(&plan, coders, out))
         },
-        decode: |bytes, rows, s| {
+        decode: |bytes, rows| {
             texts(whole(rows, |all| {
-                let codes = dictionary::decode_codes(Encoding::Terms, &mut Input::new(bytes), all, s)?;
+                let codes = dictionary::decode_codes(Encoding::Terms, &mut Input::new(bytes), all)?;
                 dictionary::spell(codes, None)
             }))
         },
@@ -177,7 +172,7 @@ const TEXT_CODECS: [Codec; 3] = [
     Codec {
         name: "bytes",
         encode: |values, _| encode_bytes(texts_of(values)),
-        decode: |bytes, rows, _| texts(right(bytes::decode_all(&mut Input::new(bytes), rows))),
+        decode: |bytes, rows| texts(right(bytes::decode_all(&mut Input::new(bytes), rows))),
     },
     Codec {
         name: "bytes + zstd-1",
@@ -187,7 +182,7 @@ const TEXT_CODECS: [Codec; 3] = [
             out.extend(zstd_of(&whole, 1)?);
             Some(out)
         },
-        decode: |bytes, rows, _| {
+        decode: |bytes, rows| {
             let (length, frame) = bytes.split_first_chunk::<4>().expect("as written above");
             let whole = zstd::bulk::decompress(frame, u32::from_le_bytes(*length) as usize).expect("as written above");
             texts(right(bytes::decode_all(&mut Input::new(&whole), rows)))
@@ -265,11 +260,11 @@ impl Measured {
 
 /// `None` where the codec does not apply to some of the values.
 fn measure(codec: &Codec, groups: &[Values], rounds: usize) -> Result<Option<Measured>, Error> {
-    let (mut coders, mut reader) = (Coders::new()?, SectionReader::default());
+    let mut coders = Coders::new()?;
     let encoded: Option<Vec<_>> = groups.iter().map(|group| (codec.encode)(group, &mut coders)).collect();
     let Some(encoded) = encoded else { return Ok(None) };
     for (group, bytes) in groups.iter().zip(&encoded) {
-        if !(codec.decode)(bytes, group.len(), &mut reader).is_same(group) {
+        if !(codec.decode)(bytes, group.len()).is_same(group) {
             return Err(format!("{} gives other values back", codec.name).into());
         }
     }
@@ -280,7 +275,7 @@ fn measure(codec: &Codec, groups: &[Values], rounds: usize) -> Result<Option<Mea
     });
     let decode_seconds = best_of(rounds, || {
         for (group, bytes) in groups.iter().zip(&encoded) {
-            black_box((codec.decode)(black_box(bytes), group.len(), &mut reader));
+            black_box((codec.decode)(black_box(bytes), group.len()));
         }
     });
     let bytes = encoded.iter().map(Vec::len).sum();

@@ -11,7 +11,7 @@ use arrow::compute::{concat, take};
 use arrow::datatypes::Int64Type;
 use meridian_proto::types::SqlType;
 
-use super::decode::{ColumnDecoder, Terms};
+use super::decode::{self, Terms};
 use super::encode::ColumnEncoder;
 use super::encoding::selection::Selection;
 use super::footer::Footer;
@@ -44,20 +44,19 @@ fn rows_of(bytes: [u8; 2]) -> usize {
 }
 
 fn decode_page(page: &[u8], sql_type: &SqlType, rows: usize) {
-    let mut decoder = ColumnDecoder::default();
-    let whole = decoder.decode(page, sql_type, rows).map(|whole| sound(whole, rows));
+    let whole = decode::decode_page(page, sql_type, rows).map(|whole| sound(whole, rows));
     let ranges = [rows / 7..rows / 3, rows / 2..rows - rows / 4];
     let selection = Selection::new(rows, &ranges);
-    let part = decoder.decode_rows(page, sql_type, &selection).map(|part| sound(part, selection.count()));
+    let part = decode::decode_rows(page, sql_type, &selection).map(|part| sound(part, selection.count()));
     let Ok(Some(whole)) = whole else {
-        decode_apart(&mut decoder, page, sql_type, &selection, None);
+        decode_apart(page, sql_type, &selection, None);
         return;
     };
     let slices = ranges.clone().map(|range| whole.slice(range.start, range.len()));
     let slices = concat(&[&slices[0], &slices[1]]).expect("slices of one column fit together");
     let part = part.expect("a part decodes where the whole does").expect("a part is no larger than the whole");
     assert!(part.to_data() == slices.to_data(), "a part is not as the whole has it");
-    decode_apart(&mut decoder, page, sql_type, &selection, Some(&slices));
+    decode_apart(page, sql_type, &selection, Some(&slices));
 }
 
 /// The array, if it is small enough to be kept, after a look at every value.
@@ -69,22 +68,16 @@ fn sound(array: ArrayRef, rows: usize) -> Option<ArrayRef> {
 
 /// Decodes the page in the other ways that a reader has, as a dictionary or as commit timestamps, and compares with the
 /// values that are expected.
-fn decode_apart(
-    decoder: &mut ColumnDecoder,
-    page: &[u8],
-    sql_type: &SqlType,
-    selection: &Selection<'_>,
-    expected: Option<&ArrayRef>,
-) {
+fn decode_apart(page: &[u8], sql_type: &SqlType, selection: &Selection<'_>, expected: Option<&ArrayRef>) {
     match sql_type {
         SqlType::Text | SqlType::Bytea => {
-            let terms = decoder.decode_terms(page, sql_type, selection);
+            let terms = decode::decode_terms(page, sql_type, selection);
             if let (Ok(terms), Some(expected)) = (terms.map(sound_terms), expected) {
                 assert!(spelled(&terms).to_data() == expected.to_data(), "terms spell something else");
             }
         }
         SqlType::Int8 => {
-            let commits = decoder.decode_commits(page, selection);
+            let commits = decode::decode_commits(page, selection);
             if let (Ok(commits), Some(expected)) = (commits, expected) {
                 let expected = expected.as_primitive::<Int64Type>().values().iter().map(|value| *value as u64);
                 assert!(commits.into_iter().eq(expected), "commit timestamps are other integers");
@@ -172,13 +165,12 @@ fn check_round_trip(array: &ArrayRef, sql_type: &SqlType) {
     let mut encoder = ColumnEncoder::new().expect("a compressor is made");
     let facts = encoder.encode(array, sql_type, &mut page).expect("a column of its type is encoded");
     assert_eq!(facts.null_count, array.null_count());
-    let mut decoder = ColumnDecoder::default();
-    let back = decoder.decode(&page, sql_type, array.len()).expect("what was encoded decodes");
+    let back = decode::decode_page(&page, sql_type, array.len()).expect("what was encoded decodes");
     // Floats are compared by their bits.
     assert!(array.to_data() == back.to_data(), "{sql_type} as {:?}: {array:?} became {back:?}", facts.encoding);
     let some = array.len() / 3..array.len() - array.len() / 4;
     let selection = Selection::new(array.len(), std::slice::from_ref(&some));
-    let back = decoder.decode_rows(&page, sql_type, &selection).expect("a part of what was encoded decodes");
+    let back = decode::decode_rows(&page, sql_type, &selection).expect("a part of what was encoded decodes");
     let part = array.slice(some.start, some.len());
     assert!(part.to_data() == back.to_data(), "{sql_type} as {:?}: {part:?} became {back:?}", facts.encoding);
 }

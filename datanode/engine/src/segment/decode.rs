@@ -17,7 +17,6 @@ use meridian_proto::types::SqlType;
 use super::encoding::bytes::{self, Decoded};
 use super::encoding::decimal::{self, Float};
 use super::encoding::plain::{self, Fixed};
-use super::encoding::section::SectionReader;
 use super::encoding::selection::Selection;
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input, bitmap, check_decoded_bytes};
 use super::encoding::{constant, dictionary, integers, real, split};
@@ -25,96 +24,82 @@ use super::page::{Parts, unframe};
 
 const WRONG_ENCODING: Flaw = Flaw("the page's encoding does not fit the column's type");
 
-/// Decodes pages, one at a time. One per reader: its zstd context is reused.
-#[derive(Default)]
-pub struct ColumnDecoder {
-    sections: SectionReader,
+/// Decodes a page (without its checksum) of `rows` values.
+pub fn decode_page(page: &[u8], sql_type: &SqlType, rows: usize) -> Result<ArrayRef, Flaw> {
+    decode_rows(page, sql_type, &Selection::new(rows, std::slice::from_ref(&(0..rows))))
 }
 
-impl ColumnDecoder {
-    /// Decodes a page (without its checksum) of `rows` values.
-    pub fn decode(&mut self, page: &[u8], sql_type: &SqlType, rows: usize) -> Result<ArrayRef, Flaw> {
-        self.decode_rows(page, sql_type, &Selection::new(rows, std::slice::from_ref(&(0..rows))))
+/// Decodes the wanted rows of a page (without its checksum).
+pub fn decode_rows(page: &[u8], sql_type: &SqlType, selection: &Selection<'_>) -> Result<ArrayRef, Flaw> {
+    let values_max = values_bytes_max(sql_type, selection.rows());
+    let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max)?;
+    if encoding == Encoding::Null {
+        // Offsets and values of NULLs take memory too: at most 16 bytes each.
+        check_decoded_bytes(selection.count(), 16)?;
+        return Ok(new_null_array(&sql_type.arrow(), selection.count()));
     }
-
-    /// Decodes the wanted rows of a page (without its checksum).
-    pub fn decode_rows(
-        &mut self,
-        page: &[u8],
-        sql_type: &SqlType,
-        selection: &Selection<'_>,
-    ) -> Result<ArrayRef, Flaw> {
-        let values_max = values_bytes_max(sql_type, selection.rows());
-        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
-        if encoding == Encoding::Null {
-            // Offsets and values of NULLs take memory too: at most 16 bytes each.
-            check_decoded_bytes(selection.count(), 16)?;
-            return Ok(new_null_array(&sql_type.arrow(), selection.count()));
-        }
-        let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
-        let mut input = Input::new(&values);
-        if let SqlType::Array(element) = sql_type {
-            if encoding != Encoding::List {
-                return Err(WRONG_ENCODING);
-            }
-            return self.lists(&mut input, selection, element, nulls.map(NullBuffer::new));
-        }
-        let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
-        let mut page = Page { encoding, selection, nulls, input, sections: &mut self.sections };
-        let array = page.array(sql_type)?;
-        page.input.finish()?;
-        Ok(array)
-    }
-
-    /// Decodes the wanted rows of a page of texts or bytes that is a dictionary.
-    pub fn decode_terms(&mut self, page: &[u8], sql_type: &SqlType, selection: &Selection<'_>) -> Result<Terms, Flaw> {
-        let values_max = values_bytes_max(sql_type, selection.rows());
-        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
-        if !matches!(encoding, Encoding::Dictionary | Encoding::Terms) {
+    let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
+    let mut input = Input::new(&values);
+    if let SqlType::Array(element) = sql_type {
+        if encoding != Encoding::List {
             return Err(WRONG_ENCODING);
         }
-        let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
-        let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
-        let mut input = Input::new(&values);
-        let codes = dictionary::decode_codes(encoding, &mut input, selection, &mut self.sections)?;
-        input.finish()?;
-        Ok(Terms { entries: bytes_array(codes.entries, sql_type, None)?, codes: codes.rows.into_each(), nulls })
+        return lists(&mut input, selection, element, nulls.map(NullBuffer::new));
     }
+    let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
+    let mut page = Page { encoding, selection, nulls, input };
+    let array = page.array(sql_type)?;
+    page.input.finish()?;
+    Ok(array)
+}
 
-    /// Decodes the wanted rows of a page of commit timestamps.
-    pub fn decode_commits(&mut self, page: &[u8], selection: &Selection<'_>) -> Result<Vec<u64>, Flaw> {
-        let values_max = values_bytes_max(&SqlType::Int8, selection.rows());
-        let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max, &mut self.sections)?;
-        if mask.is_some() {
-            return Err(Flaw("commit timestamps are never NULL"));
-        }
-        let input = Input::new(&values);
-        let mut page = Page { encoding, selection, nulls: None, input, sections: &mut self.sections };
-        let commits = page.integers(|commit| commit)?;
-        page.input.finish()?;
-        Ok(commits.into_iter().map(|commit| commit as u64).collect())
+/// Decodes the wanted rows of a page of texts or bytes that is a dictionary.
+pub fn decode_terms(page: &[u8], sql_type: &SqlType, selection: &Selection<'_>) -> Result<Terms, Flaw> {
+    let values_max = values_bytes_max(sql_type, selection.rows());
+    let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max)?;
+    if !matches!(encoding, Encoding::Dictionary | Encoding::Terms) {
+        return Err(WRONG_ENCODING);
     }
+    let nulls = mask.map(|mask| BooleanBuffer::new(mask.into(), 0, selection.rows()));
+    let nulls = nulls.map(|nulls| NullBuffer::new(selection.pick_bits(nulls)));
+    let mut input = Input::new(&values);
+    let codes = dictionary::decode_codes(encoding, &mut input, selection)?;
+    input.finish()?;
+    Ok(Terms { entries: bytes_array(codes.entries, sql_type, None)?, codes: codes.rows.into_each(), nulls })
+}
 
-    /// The elements are decoded as a whole.
-    fn lists(
-        &mut self,
-        input: &mut Input<'_>,
-        selection: &Selection<'_>,
-        element: &SqlType,
-        nulls: Option<NullBuffer>,
-    ) -> Result<ArrayRef, Flaw> {
-        let offsets = bytes::decode_offsets(input, selection.rows())?;
-        let elements = offsets.last().copied().unwrap_or(0) as usize;
-        let values = self.decode(input.rest(), element, elements)?;
-        let field = Arc::new(Field::new("item", element.arrow(), true));
-        let array = ListArray::try_new(field, OffsetBuffer::new(offsets.into()), values, nulls);
-        let array: ArrayRef = Arc::new(array.map_err(|_| Flaw("the elements do not make up lists"))?);
-        if selection.is_whole() {
-            return Ok(array);
-        }
-        let rows = UInt32Array::from_iter_values(selection.ranges().iter().cloned().flatten().map(|row| row as u32));
-        take(&array, &rows, None).map_err(|_| Flaw("the lists do not fit together"))
+/// Decodes the wanted rows of a page of commit timestamps.
+pub fn decode_commits(page: &[u8], selection: &Selection<'_>) -> Result<Vec<u64>, Flaw> {
+    let values_max = values_bytes_max(&SqlType::Int8, selection.rows());
+    let Parts { encoding, mask, values } = unframe(page, selection.rows(), values_max)?;
+    if mask.is_some() {
+        return Err(Flaw("commit timestamps are never NULL"));
     }
+    let input = Input::new(&values);
+    let mut page = Page { encoding, selection, nulls: None, input };
+    let commits = page.integers(|commit| commit)?;
+    page.input.finish()?;
+    Ok(commits.into_iter().map(|commit| commit as u64).collect())
+}
+
+/// The elements are decoded as a whole.
+fn lists(
+    input: &mut Input<'_>,
+    selection: &Selection<'_>,
+    element: &SqlType,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef, Flaw> {
+    let offsets = bytes::decode_offsets(input, selection.rows())?;
+    let elements = offsets.last().copied().unwrap_or(0) as usize;
+    let values = decode_page(input.rest(), element, elements)?;
+    let field = Arc::new(Field::new("item", element.arrow(), true));
+    let array = ListArray::try_new(field, OffsetBuffer::new(offsets.into()), values, nulls);
+    let array: ArrayRef = Arc::new(array.map_err(|_| Flaw("the elements do not make up lists"))?);
+    if selection.is_whole() {
+        return Ok(array);
+    }
+    let rows = UInt32Array::from_iter_values(selection.ranges().iter().cloned().flatten().map(|row| row as u32));
+    take(&array, &rows, None).map_err(|_| Flaw("the lists do not fit together"))
 }
 
 /// Most bytes of encoded values that a page of that type can have: for fixed width, packed blocks of 64 bits with every
@@ -162,7 +147,6 @@ struct Page<'a> {
     /// Of the wanted rows.
     nulls: Option<NullBuffer>,
     input: Input<'a>,
-    sections: &'a mut SectionReader,
 }
 
 impl Page<'_> {
@@ -207,7 +191,7 @@ impl Page<'_> {
         match self.encoding {
             Encoding::Plain => plain::decode(&mut self.input, self.selection),
             Encoding::Constant => constant::decode(&mut self.input, self.selection.count()),
-            encoding => integers::decode(encoding, &mut self.input, self.selection, self.sections, convert),
+            encoding => integers::decode(encoding, &mut self.input, self.selection, convert),
         }
     }
 
@@ -231,10 +215,10 @@ impl Page<'_> {
         let values = match self.encoding {
             Encoding::Plain => plain::decode(input, selection)?,
             Encoding::Constant => constant::decode(input, selection.count())?,
-            Encoding::Decimal | Encoding::Scaled => decimal::decode(self.encoding, input, selection, self.sections)?,
-            Encoding::Ordered => integers::decode_nested(input, selection, self.sections, T::Native::of_ordered)?,
+            Encoding::Decimal | Encoding::Scaled => decimal::decode(self.encoding, input, selection)?,
+            Encoding::Ordered => integers::decode_nested(input, selection, T::Native::of_ordered)?,
             Encoding::Split => split::decode(input, selection)?,
-            Encoding::Real => selection.pick(real::decode(input, selection.rows(), self.sections)?),
+            Encoding::Real => selection.pick(real::decode(input, selection.rows())?),
             _ => return Err(WRONG_ENCODING),
         };
         self.primitive::<T>(values, sql_type.arrow())
@@ -312,6 +296,6 @@ impl Page<'_> {
     }
 
     fn codes(&mut self) -> Result<dictionary::Codes, Flaw> {
-        dictionary::decode_codes(self.encoding, &mut self.input, self.selection, self.sections)
+        dictionary::decode_codes(self.encoding, &mut self.input, self.selection)
     }
 }

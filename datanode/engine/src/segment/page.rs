@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use meridian_proto::ids::{ChunkId, SegmentId};
 use zstd::bulk::Compressor;
 
-use super::encoding::section::{SectionReader, ZSTD_LEVEL, ZSTD_SAVES_PART, squeeze};
+use super::encoding::section::{self, ZSTD_LEVEL, ZSTD_SAVES_PART, squeeze};
 use super::encoding::{DECODED_BYTES_MAX, Encoding, Flaw, Input};
 
 /// Bytes before the null mask.
@@ -118,12 +118,7 @@ pub struct Parts<'a> {
 }
 
 /// Takes a page apart that must have `rows` rows and at most `values_max` bytes of values.
-pub fn unframe<'a>(
-    page: &'a [u8],
-    rows: usize,
-    values_max: usize,
-    sections: &mut SectionReader,
-) -> Result<Parts<'a>, Flaw> {
+pub fn unframe<'a>(page: &'a [u8], rows: usize, values_max: usize) -> Result<Parts<'a>, Flaw> {
     let mut input = Input::new(page);
     let [code, flags, zero_a, zero_b] = input.array::<4>()?;
     let encoding = Encoding::from_code(code).ok_or(Flaw("the page's encoding is unknown"))?;
@@ -142,17 +137,17 @@ pub fn unframe<'a>(
     let mask = match flags & NULLS {
         0 if mask_bytes == 0 => None,
         0 => return Err(Flaw("the page has a null mask that its header does not mention")),
-        _ => Some(part(mask, flags & MASK_ZSTD != 0, rows.div_ceil(8), sections)?.into_owned()),
+        _ => Some(part(mask, flags & MASK_ZSTD != 0, rows.div_ceil(8))?.into_owned()),
     };
-    let values = part(input.take(value_bytes)?, flags & VALUES_ZSTD != 0, values_raw, sections)?;
+    let values = part(input.take(value_bytes)?, flags & VALUES_ZSTD != 0, values_raw)?;
     input.finish()?;
     Ok(Parts { encoding, mask, values })
 }
 
 /// One part of `raw` bytes.
-fn part<'a>(stored: &'a [u8], zstd: bool, raw: usize, sections: &mut SectionReader) -> Result<Cow<'a, [u8]>, Flaw> {
+fn part<'a>(stored: &'a [u8], zstd: bool, raw: usize) -> Result<Cow<'a, [u8]>, Flaw> {
     match zstd {
-        true => sections.expand(stored, raw).map(Cow::Owned),
+        true => section::expand(stored, raw).map(Cow::Owned),
         false if stored.len() == raw => Ok(Cow::Borrowed(stored)),
         false => Err(Flaw("a part of the page has another length than its header says")),
     }

@@ -12,7 +12,7 @@ use meridian_proto::schema::Column;
 use meridian_proto::types::SqlType;
 
 use super::bundle;
-use super::decode::ColumnDecoder;
+use super::decode;
 use super::encode::ColumnEncoder;
 use super::encoding::Flaw;
 use super::footer::ArchivedFooterPieces;
@@ -73,9 +73,8 @@ impl Pieces {
     pub(super) fn decode(bytes: &[u8], width_us: i64, count: usize, rows: usize) -> Result<Self, Flaw> {
         let [lengths, numbers] = bundle::parts(bytes)?;
         let (lengths, numbers) = lengths.zip(numbers).ok_or(Flaw("a directory of pieces is not complete"))?;
-        let mut decoder = ColumnDecoder::default();
-        let lengths = decoder.decode(lengths, &SqlType::Int8, count)?;
-        let numbers = decoder.decode(numbers, &SqlType::Int8, count)?;
+        let lengths = decode::decode_page(lengths, &SqlType::Int8, count)?;
+        let numbers = decode::decode_page(numbers, &SqlType::Int8, count)?;
         let impossible = Flaw("a directory of pieces does not fit its row group");
         if lengths.null_count() > 0 || numbers.null_count() > 0 {
             return Err(impossible);
@@ -162,9 +161,8 @@ impl PieceColumn {
     /// Reads the statistics of a column of that type in so many pieces.
     pub(super) fn decode(bytes: &[u8], sql_type: &SqlType, count: usize) -> Result<Self, Flaw> {
         let [counts, sums, mins, maxs, firsts, lasts, known] = bundle::parts(bytes)?;
-        let mut decoder = ColumnDecoder::default();
-        let mut array = |part: Option<&[u8]>, sql_type: &SqlType| {
-            part.map(|part| decoder.decode(part, sql_type, count)).transpose()
+        let array = |part: Option<&[u8]>, sql_type: &SqlType| {
+            part.map(|part| decode::decode_page(part, sql_type, count)).transpose()
         };
         let missing = Flaw("statistics of pieces are not complete");
         let (mins, maxs) = (array(mins, sql_type)?.ok_or(missing)?, array(maxs, sql_type)?.ok_or(missing)?);

@@ -2,7 +2,6 @@
 //! page cache where they are in it. Every checksum is verified when bytes come from the file; what does not match is an
 //! error that names file, row group, column and byte, never data.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -15,7 +14,7 @@ use meridian_proto::ids::{ChunkId, ClusterId, ColumnId, SchemaVersion, SegmentId
 use meridian_proto::schema::{Column, TableSchema};
 use meridian_proto::types::SqlType;
 
-use super::decode::{ColumnDecoder, Terms};
+use super::decode::{self, Terms};
 use super::encoding::Encoding;
 use super::encoding::selection::Selection;
 use super::footer::{ArchivedFooterCommits, ArchivedFooterPage, ArchivedFooterPlace, ArchivedFooterRowGroup, Footer};
@@ -54,8 +53,6 @@ pub struct SegmentReader<F: DiskFile> {
     file_bytes: u64,
     /// Pages of this file in the shard's cache.
     cache: Option<Rc<FilePages>>,
-    /// Borrowed only between two awaits.
-    decoder: RefCell<ColumnDecoder>,
 }
 
 /// Facts about a row group.
@@ -168,7 +165,7 @@ impl<F: DiskFile> SegmentReader<F> {
         let trailer_offset = file_bytes - TRAILER_BYTES as u64;
         let trailer = Trailer::decode(&path, &header, trailer_offset, &tail[tail.len() - TRAILER_BYTES..])?;
         let footer = read_footer(&file, &header, trailer, tail_start, &tail).await?;
-        Ok(Self { file, header, footer, file_bytes, cache: None, decoder: RefCell::default() })
+        Ok(Self { file, header, footer, file_bytes, cache: None })
     }
 
     /// Refuses a file that a newer release has written, by its first block. What else may be wrong with it is told when
@@ -430,7 +427,7 @@ impl<F: DiskFile> SegmentReader<F> {
         let place = PagePlace::of_page(page, What::Column { row_group, column: column.id });
         let stored = self.load(vec![place], true).await?;
         let selection = Selection::new(self.row_group(row_group).rows, ranges);
-        let terms = self.decoder.borrow_mut().decode_terms(stored.get(place), &column.sql_type, &selection);
+        let terms = decode::decode_terms(stored.get(place), &column.sql_type, &selection);
         Ok(Some((terms.map_err(|flaw| self.damage(place, flaw.0))?, stored.bytes_read)))
     }
 
@@ -455,7 +452,7 @@ impl<F: DiskFile> SegmentReader<F> {
         selection: &Selection<'_>,
         stored: &StoredPages,
     ) -> Result<ArrayRef, EngineError> {
-        let decoded = self.decoder.borrow_mut().decode_rows(stored.get(place), sql_type, selection);
+        let decoded = decode::decode_rows(stored.get(place), sql_type, selection);
         decoded.map_err(|flaw| self.damage(place, flaw.0))
     }
 
@@ -467,7 +464,7 @@ impl<F: DiskFile> SegmentReader<F> {
         stored: &StoredPages,
     ) -> Result<Commits, EngineError> {
         let Some(place) = page else { return Ok(Commits::All(Ts(commits.min.to_native()))) };
-        let decoded = self.decoder.borrow_mut().decode_commits(stored.get(place), selection);
+        let decoded = decode::decode_commits(stored.get(place), selection);
         Ok(Commits::Each(decoded.map_err(|flaw| self.damage(place, flaw.0))?))
     }
 

@@ -19,7 +19,7 @@
 //! row) or the first value. All of it wraps.
 
 use super::bitpack::{self, BLOCK, packed_bytes};
-use super::section::SectionReader;
+use super::section;
 use super::{Flaw, Input, check_decoded_bytes};
 
 const DELTA_BIT: u8 = 0x80;
@@ -47,11 +47,10 @@ struct Exceptions<'a> {
 pub fn decode<T: Copy + Default>(
     input: &mut Input<'_>,
     rows: usize,
-    sections: &mut SectionReader,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<Vec<T>, Flaw> {
     check_decoded_bytes(rows, size_of::<T>())?;
-    let mut body = read_body(input, rows, sections)?;
+    let mut body = read_body(input, rows)?;
     let mut values = vec![T::default(); rows];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -63,7 +62,7 @@ pub fn decode<T: Copy + Default>(
     body.exceptions.finish().map(|()| values)
 }
 
-fn read_body<'a>(input: &mut Input<'a>, rows: usize, sections: &mut SectionReader) -> Result<Body<'a>, Flaw> {
+fn read_body<'a>(input: &mut Input<'a>, rows: usize) -> Result<Body<'a>, Flaw> {
     let [head, zeros @ ..] = input.array::<4>()?;
     let (low, delta) = (u32::from(head & !DELTA_BIT), head & DELTA_BIT != 0);
     let exceptions = input.u32()? as usize;
@@ -71,7 +70,7 @@ fn read_body<'a>(input: &mut Input<'a>, rows: usize, sections: &mut SectionReade
     if low > LOW_BITS_MAX || zeros != [0; 3] || exceptions > rows || unit <= 0 {
         return Err(Flaw("a page of coded integers has an impossible header"));
     }
-    let symbols = sections.read_symbols(input, rows)?;
+    let symbols = section::read_symbols(input, rows)?;
     let lows = input.take(rows.div_ceil(BLOCK) * packed_bytes(low))?;
     let exceptions = Exceptions {
         rows: input.take(exceptions * 4)?.as_chunks().0,

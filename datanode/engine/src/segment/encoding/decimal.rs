@@ -18,7 +18,6 @@
 use super::exceptions::Exceptions;
 use super::huffman::Codes;
 use super::plain::Fixed;
-use super::section::SectionReader;
 use super::selection::Selection;
 use super::{Encoding, Flaw, Input, integers, packed};
 
@@ -199,12 +198,7 @@ pub fn encode<T: Float>(values: &[T], plan: &Plan, known: &mut Codes, out: &mut 
 }
 
 /// Decodes a page that is [`Encoding::Scaled`], or version 1's [`Encoding::Decimal`].
-pub fn decode<T: Float>(
-    encoding: Encoding,
-    input: &mut Input<'_>,
-    selection: &Selection<'_>,
-    sections: &mut SectionReader,
-) -> Result<Vec<T>, Flaw> {
+pub fn decode<T: Float>(encoding: Encoding, input: &mut Input<'_>, selection: &Selection<'_>) -> Result<Vec<T>, Flaw> {
     let [scale, zeros @ ..] = input.array::<4>()?;
     let power = *POWERS.get(usize::from(scale)).ok_or(Flaw("a decimal scale is out of range"))?;
     let count = input.u32()? as usize;
@@ -217,8 +211,8 @@ pub fn decode<T: Float>(
     let mut values = match (encoding, scale) {
         (Encoding::Decimal, _) => packed::decode(input, selection, |integer| T::from_f64(shifted(integer) / power))?,
         // A division takes longer than all the rest.
-        (_, 0) => integers::decode_nested(input, selection, sections, |integer| T::from_f64(shifted(integer)))?,
-        _ => integers::decode_nested(input, selection, sections, |integer| T::from_f64(shifted(integer) / power))?,
+        (_, 0) => integers::decode_nested(input, selection, |integer| T::from_f64(shifted(integer)))?,
+        _ => integers::decode_nested(input, selection, |integer| T::from_f64(shifted(integer) / power))?,
     };
     let mut start = 0;
     for range in selection.ranges().iter().filter(|_| count > 0) {
@@ -246,7 +240,7 @@ mod tests {
         let mut input = Input::new(&bytes);
         let all = 0..values.len();
         let selection = Selection::new(values.len(), std::slice::from_ref(&all));
-        let back = decode::<T>(Encoding::Scaled, &mut input, &selection, &mut SectionReader::default()).unwrap();
+        let back = decode::<T>(Encoding::Scaled, &mut input, &selection).unwrap();
         input.finish().unwrap();
         assert!(values.iter().zip(&back).all(|(a, b)| a.same_bits(*b)));
         Some(bytes.len())

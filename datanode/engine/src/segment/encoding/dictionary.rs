@@ -15,7 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use arrow::buffer::NullBuffer;
 
 use super::bytes::Decoded;
-use super::section::SectionReader;
+use super::section;
 use super::selection::Selection;
 use super::{Coders, DECODED_BYTES_MAX, Encoding, Flaw, Input, check_decoded_bytes, integers, packed, runs};
 
@@ -132,12 +132,7 @@ impl CodeRows {
 }
 
 /// Decodes a page that is [`Encoding::Terms`], or version 1's [`Encoding::Dictionary`].
-pub fn decode_codes(
-    encoding: Encoding,
-    input: &mut Input<'_>,
-    selection: &Selection<'_>,
-    sections: &mut SectionReader,
-) -> Result<Codes, Flaw> {
+pub fn decode_codes(encoding: Encoding, input: &mut Input<'_>, selection: &Selection<'_>) -> Result<Codes, Flaw> {
     let count = input.u32()? as usize;
     if count == 0 || count > ENTRIES_MAX {
         return Err(Flaw("a dictionary has an impossible number of entries"));
@@ -147,11 +142,11 @@ pub fn decode_codes(
     let (entries, rows) = if encoding == Encoding::Dictionary {
         (super::bytes::decode_all(input, count)?, CodeRows::Each(packed::decode(input, selection, code)?))
     } else {
-        let stored = sections.read(input, DECODED_BYTES_MAX)?;
+        let stored = section::read(input, DECODED_BYTES_MAX)?;
         let mut stored = Input::new(&stored);
         let entries = super::bytes::decode_all(&mut stored, count)?;
         stored.finish()?;
-        (entries, decode_rows(input, selection, sections, code)?)
+        (entries, decode_rows(input, selection, code)?)
     };
     if rows.max() as usize >= count {
         return Err(Flaw("a code points outside its dictionary"));
@@ -162,13 +157,12 @@ pub fn decode_codes(
 fn decode_rows(
     input: &mut Input<'_>,
     selection: &Selection<'_>,
-    sections: &mut SectionReader,
     code: impl Fn(i64) -> u32 + Copy,
 ) -> Result<CodeRows, Flaw> {
     check_decoded_bytes(selection.count(), size_of::<u32>())?;
     match integers::nested_encoding(input)? {
         Encoding::Runs => Ok(CodeRows::Runs(runs::decode_parts(input, selection, code)?)),
-        encoding => Ok(CodeRows::Each(integers::decode(encoding, input, selection, sections, code)?)),
+        encoding => Ok(CodeRows::Each(integers::decode(encoding, input, selection, code)?)),
     }
 }
 

@@ -3,7 +3,6 @@
 
 use super::huffman::Codes;
 use super::plain::Fixed;
-use super::section::SectionReader;
 use super::selection::Selection;
 use super::{Encoding, Flaw, Input, binned, coded, constant, packed, runs};
 
@@ -81,7 +80,6 @@ pub fn decode<T: Copy + Default>(
     encoding: Encoding,
     input: &mut Input<'_>,
     selection: &Selection<'_>,
-    sections: &mut SectionReader,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<Vec<T>, Flaw> {
     match encoding {
@@ -92,7 +90,7 @@ pub fn decode<T: Copy + Default>(
         Encoding::Runs => runs::decode(input, selection, convert),
         Encoding::Packed => packed::decode(input, selection, convert),
         Encoding::Binned => binned::decode(input, selection, convert),
-        Encoding::Coded => coded::decode(input, selection.rows(), sections, convert).map(|all| selection.pick(all)),
+        Encoding::Coded => coded::decode(input, selection.rows(), convert).map(|all| selection.pick(all)),
         _ => Err(Flaw("integers have an encoding of another kind")),
     }
 }
@@ -107,11 +105,10 @@ pub fn encode_nested(values: &[i64], plan: &Plan, known: &mut Codes, out: &mut V
 pub fn decode_nested<T: Copy + Default>(
     input: &mut Input<'_>,
     selection: &Selection<'_>,
-    sections: &mut SectionReader,
     convert: impl Fn(i64) -> T + Copy,
 ) -> Result<Vec<T>, Flaw> {
     let encoding = nested_encoding(input)?;
-    decode(encoding, input, selection, sections, convert)
+    decode(encoding, input, selection, convert)
 }
 
 /// The number that comes before nested integers.
@@ -132,7 +129,7 @@ mod tests {
         let mut input = Input::new(&bytes);
         let all = 0..values.len();
         let selection = Selection::new(values.len(), std::slice::from_ref(&all));
-        let back = decode_nested(&mut input, &selection, &mut SectionReader::default(), |v| v).unwrap();
+        let back = decode_nested(&mut input, &selection, |v| v).unwrap();
         input.finish().unwrap();
         assert!(back == values);
         assert_eq!(plan.encoding(), expected);

@@ -15,13 +15,13 @@
 
 use super::bitpack::{self, BLOCK, packed_bytes};
 use super::decimal::Float;
-use super::section::SectionReader;
+use super::section;
 use super::{Flaw, Input, check_decoded_bytes};
 
 const ENTRIES_MAX: usize = 255;
 const ESCAPE: u8 = 255;
 
-pub fn decode<T: Float>(input: &mut Input<'_>, rows: usize, sections: &mut SectionReader) -> Result<Vec<T>, Flaw> {
+pub fn decode<T: Float>(input: &mut Input<'_>, rows: usize) -> Result<Vec<T>, Flaw> {
     check_decoded_bytes(rows, T::WIDTH_BYTES)?;
     let [high, last_entry, zeros @ ..] = input.array::<4>()?;
     let (high, entries) = (u32::from(high), usize::from(last_entry) + 1);
@@ -35,7 +35,7 @@ pub fn decode<T: Float>(input: &mut Input<'_>, rows: usize, sections: &mut Secti
     for (slot, entry) in table.iter_mut().zip(input.take(entries * 2)?.as_chunks::<2>().0) {
         *slot = u64::from(u16::from_le_bytes(*entry)) << low;
     }
-    let symbols = sections.read_symbols(input, rows)?;
+    let symbols = section::read_symbols(input, rows)?;
     let lows = input.take(rows.div_ceil(BLOCK) * packed_bytes(low))?;
     let mut exceptions = input.take(exceptions * 2)?.as_chunks::<2>().0.iter();
     let mut values = Vec::with_capacity(rows);

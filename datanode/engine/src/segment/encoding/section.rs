@@ -8,6 +8,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -60,39 +61,36 @@ pub fn squeeze<'a>(
     bytes
 }
 
-/// Reads sections. One per reader: its context is reused.
-#[derive(Default)]
-pub struct SectionReader {
-    decompressor: Decompressor<'static>,
+thread_local! {
+    /// One for all that a thread reads: a context is 94 KiB, and a shard has hundreds of segments open.
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
 }
 
-impl SectionReader {
-    /// Reads a section of at most `bytes_max` bytes.
-    pub fn read<'a>(&mut self, input: &mut Input<'a>, bytes_max: usize) -> Result<Cow<'a, [u8]>, Flaw> {
-        let (raw, stored) = (input.u32()? as usize, input.u32()? as usize);
-        if raw > bytes_max.min(DECODED_BYTES_MAX) || stored > raw {
-            return Err(Flaw("a section of the page is larger than it can be"));
-        }
-        let stored = input.take(stored)?;
-        if stored.len() == raw {
-            return Ok(Cow::Borrowed(stored));
-        }
-        self.expand(stored, raw).map(Cow::Owned)
+/// Reads a section of at most `bytes_max` bytes.
+pub fn read<'a>(input: &mut Input<'a>, bytes_max: usize) -> Result<Cow<'a, [u8]>, Flaw> {
+    let (raw, stored) = (input.u32()? as usize, input.u32()? as usize);
+    if raw > bytes_max.min(DECODED_BYTES_MAX) || stored > raw {
+        return Err(Flaw("a section of the page is larger than it can be"));
     }
-
-    /// Reads a section of exactly `rows` symbols, one a byte.
-    pub fn read_symbols<'a>(&mut self, input: &mut Input<'a>, rows: usize) -> Result<Cow<'a, [u8]>, Flaw> {
-        let symbols = self.read(input, rows)?;
-        if symbols.len() == rows { Ok(symbols) } else { Err(Flaw("a page has not one symbol for each row")) }
+    let stored = input.take(stored)?;
+    if stored.len() == raw {
+        return Ok(Cow::Borrowed(stored));
     }
+    expand(stored, raw).map(Cow::Owned)
+}
 
-    /// Decompresses a frame of `raw` bytes, which the caller has found acceptable.
-    pub fn expand(&mut self, frame: &[u8], raw: usize) -> Result<Vec<u8>, Flaw> {
-        let mut bytes = Vec::with_capacity(raw);
-        match self.decompressor.decompress_to_buffer(frame, &mut bytes) {
-            Ok(length) if length == raw => Ok(bytes),
-            _ => Err(Flaw("a part of the page does not decompress")),
-        }
+/// Reads a section of exactly `rows` symbols, one a byte.
+pub fn read_symbols<'a>(input: &mut Input<'a>, rows: usize) -> Result<Cow<'a, [u8]>, Flaw> {
+    let symbols = read(input, rows)?;
+    if symbols.len() == rows { Ok(symbols) } else { Err(Flaw("a page has not one symbol for each row")) }
+}
+
+/// Decompresses a frame of `raw` bytes, which the caller has found acceptable.
+pub fn expand(frame: &[u8], raw: usize) -> Result<Vec<u8>, Flaw> {
+    let mut bytes = Vec::with_capacity(raw);
+    match DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.decompress_to_buffer(frame, &mut bytes)) {
+        Ok(length) if length == raw => Ok(bytes),
+        _ => Err(Flaw("a part of the page does not decompress")),
     }
 }
 
@@ -106,7 +104,7 @@ mod tests {
         let mut out = Vec::new();
         SectionWriter::new().unwrap().write(bytes, &mut out);
         let mut input = Input::new(&out);
-        assert_eq!(SectionReader::default().read(&mut input, bytes.len()).unwrap(), bytes);
+        assert_eq!(read(&mut input, bytes.len()).unwrap(), bytes);
         input.finish().unwrap();
         out.len()
     }
@@ -124,7 +122,7 @@ mod tests {
     fn a_section_larger_than_expected_is_refused_before_it_is_expanded() {
         let mut out = Vec::new();
         SectionWriter::new().unwrap().write(&[7; 1000], &mut out);
-        assert!(SectionReader::default().read(&mut Input::new(&out), 999).is_err());
-        assert!(SectionReader::default().read_symbols(&mut Input::new(&out), 1001).is_err());
+        assert!(read(&mut Input::new(&out), 999).is_err());
+        assert!(read_symbols(&mut Input::new(&out), 1001).is_err());
     }
 }

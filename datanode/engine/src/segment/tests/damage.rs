@@ -5,7 +5,7 @@ use meridian_proto::types::SqlType;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::decode::ColumnDecoder;
+use super::super::decode;
 use super::super::encode::ColumnEncoder;
 use super::super::{SEGMENT_VERSION, SegmentExpectation, SegmentReader, SegmentRows};
 use super::mutation::unsqueezed;
@@ -118,7 +118,6 @@ fn arbitrary_pages_decode_or_are_refused() {
             let mut page = Vec::new();
             ColumnEncoder::new().unwrap().encode(&array, &sql_type, &mut page).unwrap();
             let page = unsqueezed(&page);
-            let mut decoder = ColumnDecoder::default();
             for _ in 0..100 {
                 let mut mutated = page.clone();
                 for _ in 0..random.random_range(1..5) {
@@ -128,7 +127,7 @@ fn arbitrary_pages_decode_or_are_refused() {
                 if random.random_ratio(1, 4) {
                     mutated.truncate(random.random_range(0..mutated.len()));
                 }
-                if let Ok(array) = decoder.decode(&mutated, &sql_type, 300) {
+                if let Ok(array) = decode::decode_page(&mutated, &sql_type, 300) {
                     array.to_data().validate_full().expect("what decodes is sound");
                 }
             }

@@ -11,7 +11,6 @@ use super::super::encoding::decimal::{self, Float};
 use super::super::encoding::huffman::Codes;
 use super::super::encoding::integers::{self, Plan};
 use super::super::encoding::plain::Fixed;
-use super::super::encoding::section::SectionReader;
 use super::super::encoding::selection::Selection;
 use super::super::encoding::{
     Coders, Encoding, Input, binned, bytes, constant, dictionary, packed, plain, runs, split,
@@ -101,14 +100,14 @@ fn selections(rows: usize) -> [Vec<Range<usize>>; 2] {
 fn check_decoded<T: Copy>(
     bytes: &[u8],
     expected: &[T],
-    decode: impl Fn(&mut Input<'_>, &Selection<'_>, &mut SectionReader) -> Vec<T>,
+    decode: impl Fn(&mut Input<'_>, &Selection<'_>) -> Vec<T>,
     same: impl Fn(&T, &T) -> bool,
     what: &str,
 ) {
     for ranges in selections(expected.len()) {
         let selection = Selection::new(expected.len(), &ranges);
         let mut input = Input::new(bytes);
-        let back = decode(&mut input, &selection, &mut SectionReader::default());
+        let back = decode(&mut input, &selection);
         input.finish().expect("an encoder leaves nothing over");
         let expected = selection.pick(expected.to_vec());
         let is_same = back.len() == expected.len() && back.iter().zip(&expected).all(|(a, b)| same(a, b));
@@ -123,8 +122,8 @@ fn check_integers<T: Copy + Default + PartialEq>(values: &[i64], convert: impl F
     for plan in &plans {
         let mut bytes = Vec::new();
         integers::encode_nested(values, plan, &mut Codes::default(), &mut bytes);
-        let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
-            integers::decode_nested(input, selection, sections, convert).unwrap()
+        let decode = |input: &mut Input<'_>, selection: &Selection<'_>| {
+            integers::decode_nested(input, selection, convert).unwrap()
         };
         check_decoded(&bytes, &expected, decode, |a, b| a == b, &format!("{:?}", plan.encoding()));
     }
@@ -136,26 +135,26 @@ fn check_floats<T: Float>(values: &[T]) {
     let same = |a: &T, b: &T| a.same_bits(*b);
     let mut bytes = Vec::new();
     plain::encode(values, &mut bytes);
-    check_decoded(&bytes, values, |input, selection, _| plain::decode(input, selection).unwrap(), same, "plain");
+    check_decoded(&bytes, values, |input, selection| plain::decode(input, selection).unwrap(), same, "plain");
     if let Some(plan) = decimal::estimate(values) {
         bytes.clear();
         decimal::encode(values, &plan, &mut Codes::default(), &mut bytes);
-        let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
-            decimal::decode(Encoding::Scaled, input, selection, sections).unwrap()
+        let decode = |input: &mut Input<'_>, selection: &Selection<'_>| {
+            decimal::decode(Encoding::Scaled, input, selection).unwrap()
         };
         check_decoded(&bytes, values, decode, same, "scaled");
     }
     if let Some(plan) = split::estimate(values) {
         bytes.clear();
         split::encode(values, &plan, &mut Codes::default(), &mut bytes);
-        check_decoded(&bytes, values, |input, selection, _| split::decode(input, selection).unwrap(), same, "split");
+        check_decoded(&bytes, values, |input, selection| split::decode(input, selection).unwrap(), same, "split");
     }
     let ordered: Vec<i64> = values.iter().map(|value| value.to_ordered()).collect();
     for plan in plans(&ordered) {
         bytes.clear();
         integers::encode_nested(&ordered, &plan, &mut Codes::default(), &mut bytes);
-        let decode = |input: &mut Input<'_>, selection: &Selection<'_>, sections: &mut SectionReader| {
-            integers::decode_nested(input, selection, sections, T::of_ordered).unwrap()
+        let decode = |input: &mut Input<'_>, selection: &Selection<'_>| {
+            integers::decode_nested(input, selection, T::of_ordered).unwrap()
         };
         check_decoded(&bytes, values, decode, same, "ordered");
     }
@@ -196,7 +195,7 @@ fn sixteen_bytes_come_back_from_every_encoding() {
         check_decoded(
             &encoded,
             &values,
-            |input, selection, _| plain::decode(input, selection).unwrap(),
+            |input, selection| plain::decode(input, selection).unwrap(),
             |a, b| a == b,
             "16",
         );
@@ -213,12 +212,12 @@ fn check_bytes(values: &[Option<Vec<u8>>]) {
     let plan = bytes::estimate(rows, |row| value(row).unwrap_or_default());
     bytes::encode(&plan, |row| value(row).unwrap_or_default(), &mut encoded);
     assert_eq!(encoded.len(), plan.bytes, "the estimate is exact");
-    check_spelled(values, &encoded, |input, selection, _| bytes::decode(input, selection).unwrap());
+    check_spelled(values, &encoded, |input, selection| bytes::decode(input, selection).unwrap());
     if let Some(plan) = dictionary::estimate(rows, value) {
         encoded.clear();
         dictionary::encode(&plan, &mut Coders::new().unwrap(), &mut encoded);
-        check_spelled(values, &encoded, |input, selection, sections| {
-            let codes = dictionary::decode_codes(Encoding::Terms, input, selection, sections).unwrap();
+        check_spelled(values, &encoded, |input, selection| {
+            let codes = dictionary::decode_codes(Encoding::Terms, input, selection).unwrap();
             let nulls = values.iter().map(Option::is_some).collect();
             dictionary::spell(codes, Some(&NullBuffer::new(selection.pick_bits(nulls)))).unwrap()
         });
@@ -228,12 +227,12 @@ fn check_bytes(values: &[Option<Vec<u8>>]) {
 fn check_spelled(
     values: &[Option<Vec<u8>>],
     encoded: &[u8],
-    decode: impl Fn(&mut Input<'_>, &Selection<'_>, &mut SectionReader) -> bytes::Decoded,
+    decode: impl Fn(&mut Input<'_>, &Selection<'_>) -> bytes::Decoded,
 ) {
     for ranges in selections(values.len()) {
         let mut input = Input::new(encoded);
         let selection = Selection::new(values.len(), &ranges);
-        let decoded = decode(&mut input, &selection, &mut SectionReader::default());
+        let decoded = decode(&mut input, &selection);
         input.finish().expect("an encoder leaves nothing over");
         assert_eq!(decoded.offsets.len(), selection.count() + 1);
         for (row, span) in ranges.iter().cloned().flatten().zip(decoded.offsets.windows(2)) {

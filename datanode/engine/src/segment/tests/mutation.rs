@@ -18,7 +18,6 @@ use rand_chacha::ChaCha8Rng;
 use super::super::arbitrary::{decode_arbitrary, types};
 use super::super::encode::ColumnEncoder;
 use super::super::encoding::Encoding;
-use super::super::encoding::section::SectionReader;
 use super::super::page::{PAGE_HEADER_BYTES, unframe};
 use crate::testing::{corpus, keep_in_corpus};
 
@@ -97,7 +96,7 @@ fn inputs() -> Vec<(Encoding, Vec<u8>)> {
 /// The page with its values not compressed as a whole, so that changes reach the decoders behind zstd.
 pub(super) fn unsqueezed(page: &[u8]) -> Vec<u8> {
     let rows = u32::from_le_bytes(page[4..8].try_into().unwrap()) as usize;
-    let parts = unframe(page, rows, usize::MAX, &mut SectionReader::default()).unwrap();
+    let parts = unframe(page, rows, usize::MAX).unwrap();
     let mask = parts.mask.unwrap_or_default();
     let mut plain = page[..PAGE_HEADER_BYTES].to_vec();
     plain[1] &= 1;

@@ -10,7 +10,7 @@ use meridian_proto::types::SqlType;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::decode::ColumnDecoder;
+use super::super::decode;
 use super::super::encode::ColumnEncoder;
 use super::super::encoding::selection::Selection;
 use super::super::{Commits, PageCache, SegmentReader, SegmentRows};
@@ -28,7 +28,6 @@ fn picked(array: &ArrayRef, ranges: &[Range<usize>]) -> ArrayRef {
 fn check_page(random: &mut ChaCha8Rng, array: &ArrayRef, sql_type: &SqlType) {
     let mut page = Vec::new();
     let facts = ColumnEncoder::new().unwrap().encode(array, sql_type, &mut page).unwrap();
-    let mut decoder = ColumnDecoder::default();
     for round in 0..8 {
         let single = |row: usize| row..row + 1;
         let ranges = match round {
@@ -37,7 +36,7 @@ fn check_page(random: &mut ChaCha8Rng, array: &ArrayRef, sql_type: &SqlType) {
             2 => (0..array.len()).step_by(7).map(single).collect(),
             _ => some_ranges(random, array.len()),
         };
-        let part = decoder.decode_rows(&page, sql_type, &Selection::new(array.len(), &ranges)).unwrap();
+        let part = decode::decode_rows(&page, sql_type, &Selection::new(array.len(), &ranges)).unwrap();
         part.to_data().validate_full().unwrap();
         let expected = picked(array, &ranges);
         let same = part.to_data() == expected.to_data();

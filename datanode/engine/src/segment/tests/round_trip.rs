@@ -14,7 +14,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::super::decode::ColumnDecoder;
+use super::super::decode;
 use super::super::encode::ColumnEncoder;
 use super::super::encoding::Encoding;
 use super::super::reader::Commits;
@@ -45,7 +45,7 @@ fn check_page(array: &ArrayRef, sql_type: &SqlType, what: impl Fn() -> String) -
     let mut page = Vec::new();
     let facts = ColumnEncoder::new().unwrap().encode(array, sql_type, &mut page).unwrap();
     assert_eq!(facts.null_count, array.null_count());
-    let back = ColumnDecoder::default().decode(&page, sql_type, array.len()).unwrap();
+    let back = decode::decode_page(&page, sql_type, array.len()).unwrap();
     assert_same(array, &back, || format!("{} ({:?})", what(), facts.encoding));
     back.to_data().validate_full().unwrap();
     facts.encoding
