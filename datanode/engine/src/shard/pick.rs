@@ -21,6 +21,8 @@ pub struct CompactionLimits {
     pub overlap_max: usize,
     /// Segments of one job, at most.
     pub fan_in_max: usize,
+    /// Segments of one job that are all tiny, at most: a flush makes one for each undecided transaction.
+    pub tiny_max: usize,
     /// So many segments of about the same size are put together.
     pub small_count: usize,
     /// Above it a segment is put together with others only where they overlap too much.
@@ -30,7 +32,7 @@ pub struct CompactionLimits {
 impl Default for CompactionLimits {
     fn default() -> Self {
         // 64 MiB: some ten million rows at 6 bytes, 1 % of what a chunk of a few GiB has.
-        Self { overlap_max: 8, fan_in_max: 16, small_count: 8, small_bytes_max: 64 << 20 }
+        Self { overlap_max: 8, fan_in_max: 16, tiny_max: 128, small_count: 8, small_bytes_max: 64 << 20 }
     }
 }
 
@@ -59,7 +61,9 @@ pub fn pick(runs: &[RunFacts], limits: CompactionLimits) -> Option<Job> {
     let compressed = usize::from(runs.iter().any(|run| run.is_compressed));
     let overlap_max = limits.overlap_max.max(2).saturating_sub(compressed).max(1);
     let free: Vec<RunFacts> = runs.iter().filter(|run| !run.is_fixed).copied().collect();
-    let picked = pick_overlapping(&free, overlap_max, limits).or_else(|| pick_small(&free, limits))?;
+    let picked = pick_tiny(&free, limits)
+        .or_else(|| pick_overlapping(&free, overlap_max, limits))
+        .or_else(|| pick_small(&free, limits))?;
     Some(Job { inputs: picked.into_iter().map(|at| free[at].segment).collect() })
 }
 
@@ -148,6 +152,16 @@ fn overlaps(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> bool {
     }
 }
 
+/// The first neighbours that are all tiny, if they are too many for other jobs: what a file costs, not a row, makes these
+/// slow, and they come faster than sixteen at a time can go.
+fn pick_tiny(runs: &[RunFacts], limits: CompactionLimits) -> Option<Vec<usize>> {
+    let is_tiny = |at: &usize| runs[*at].bytes <= TINY_BYTES;
+    let all: Vec<usize> = (0..runs.len()).collect();
+    let mut stretches = all.split(|at| !is_tiny(at));
+    let stretch = stretches.find(|stretch| stretch.len() > limits.fan_in_max)?;
+    Some(stretch[..stretch.len().min(limits.tiny_max.max(2))].to_vec())
+}
+
 /// The oldest small segments of about the same size, if there are enough of them.
 fn pick_small(runs: &[RunFacts], limits: CompactionLimits) -> Option<Vec<usize>> {
     let count = limits.small_count.clamp(2, limits.fan_in_max.max(2));
@@ -172,7 +186,7 @@ mod tests {
     use super::*;
 
     const LIMITS: CompactionLimits =
-        CompactionLimits { overlap_max: 8, fan_in_max: 16, small_count: 8, small_bytes_max: 64 << 20 };
+        CompactionLimits { overlap_max: 8, fan_in_max: 16, tiny_max: 30, small_count: 8, small_bytes_max: 64 << 20 };
     const LARGE: u64 = 100 << 20;
 
     fn run(segment: u64, bytes: u64, time: impl Into<Option<(i64, i64)>>) -> RunFacts {
@@ -216,10 +230,19 @@ mod tests {
 
     #[test]
     fn small_segments_are_put_together_eight_at_a_time_the_oldest_first() {
-        let runs: Vec<_> = (0..20).map(|n| run(n, 10_000 + n, (n as i64 * 10, n as i64 * 10 + 9))).collect();
+        let runs: Vec<_> = (0..16).map(|n| run(n, 10_000 + n, (n as i64 * 10, n as i64 * 10 + 9))).collect();
         assert_eq!(picked(&runs), [0, 1, 2, 3, 4, 5, 6, 7]);
         let apart: Vec<_> = (0..8).map(|n| run(n, if n == 3 { LARGE } else { 10_000 }, (n as i64, n as i64))).collect();
         assert!(picked(&apart).is_empty(), "only seven are small");
+    }
+
+    #[test]
+    fn tiny_segments_that_pile_up_are_put_together_many_at_a_time() {
+        let mut runs: Vec<_> = (0..100).map(|n| run(n, 10_000, (0, 100))).collect();
+        runs[20].bytes = LARGE;
+        assert_eq!(picked(&runs), Vec::from_iter(0..20));
+        runs[10].bytes = LARGE;
+        assert_eq!(picked(&runs), Vec::from_iter(21..51));
     }
 
     #[test]
@@ -270,7 +293,9 @@ mod tests {
                 let free: Vec<_> = runs.iter().filter(|run| !run.is_fixed).copied().collect();
                 let at: Vec<usize> = (0..free.len()).filter(|at| job.inputs.contains(&free[*at].segment)).collect();
                 assert_eq!(at.len(), job.inputs.len(), "seed {seed}: inputs are free segments, each once");
-                assert!((2..=limits.fan_in_max).contains(&at.len()), "seed {seed}: {job:?}");
+                let is_tiny = at.iter().all(|at| free[*at].bytes <= TINY_BYTES);
+                let most = if is_tiny { limits.fan_in_max.max(limits.tiny_max) } else { limits.fan_in_max };
+                assert!((2..=most).contains(&at.len()), "seed {seed}: {job:?}");
                 assert!(keeps_arrival(&free, &at), "seed {seed}: {job:?} of {free:?}");
                 runs = apply(&runs, &job, 1000 + jobs);
                 jobs += 1;
