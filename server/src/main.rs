@@ -13,11 +13,12 @@ mod version;
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
-/// Batches are made on shards' threads and end on those that serve clients, which is what it is good at.
+/// Batches are made on shards' threads and end on those that serve clients, in all sizes. What is freed goes back to the
+/// system: a node at its limits keeps its memory, where mimalloc's and glibc's grew to twice as much within two minutes.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match cli::Cli::read().and_then(cli::Cli::run) {
