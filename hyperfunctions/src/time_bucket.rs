@@ -248,7 +248,8 @@ fn map_times(times: &ArrayRef, buckets: impl Fn(usize) -> Result<Option<Buckets>
             let starts = map_rows(days, |row, value| match buckets(row)? {
                 _ if value == i32::MIN || value == i32::MAX => Ok(Some(value)),
                 Some(buckets) => {
-                    let start = buckets.start(i64::from(value) * US_PER_DAY)?.div_euclid(US_PER_DAY);
+                    let time_us = i64::from(value).checked_mul(US_PER_DAY).ok_or_else(out_of_range)?;
+                    let start = buckets.start(time_us)?.div_euclid(US_PER_DAY);
                     i32::try_from(start).map(Some).map_err(|_| out_of_range())
                 }
                 None => Ok(None),
