@@ -19,8 +19,9 @@ use crate::exec::remote_scan::RemoteScanExec;
 /// A filter copies what it lets through until it has so many rows, but passes on a batch of more than half of them as it
 /// is. Leaves read by the filter's bounds, so that most of what they hand out goes through.
 const FILTER_BATCH_ROWS: usize = 1024;
-/// A shard sorts in memory, without spilling: it keeps at most this many rows of a top-N.
-const TOP_ROWS_MAX: usize = 100_000;
+/// A shard sorts in memory, without spilling, and holds more than it keeps, up to twenty batches: the gateway sorts longer
+/// tops, since with 2 KB a row 50,000 of them did not fit.
+const TOP_ROWS_MAX: usize = 10_000;
 
 pub(super) fn push_down(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(absorb).data()
