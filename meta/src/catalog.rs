@@ -111,7 +111,7 @@ impl Catalog {
             Command::DropTable { namespace, name, if_exists } => self.drop_table(&namespace, &name, if_exists),
             Command::CreateHypertable(create) => self.create_hypertable(create),
             Command::SetCompression(set) => self.set_compression(&set),
-            Command::AllocateChunks { cells } => self.allocate_chunks(&cells),
+            Command::AllocateChunks { cells, takes_turns } => self.allocate_chunks(&cells, takes_turns),
             Command::JoinNode(join) => self.join_node(join),
             Command::StartNode { start, address, sql_address, shards } => {
                 self.start_node(&start, nodes::Announcement { address, sql_address, shards })

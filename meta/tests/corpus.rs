@@ -51,7 +51,10 @@ fn commands() -> Vec<Command> {
             if_not_exists: false,
             sealed: Vec::new(),
         }),
-        Command::AllocateChunks { cells: vec![Cell { table: TableId(16_384), slot: Slot(1), start: TimeUs(0) }] },
+        Command::AllocateChunks {
+            cells: vec![Cell { table: TableId(16_384), slot: Slot(1), start: TimeUs(0) }],
+            takes_turns: true,
+        },
         Command::SetCompression(SetCompression { namespace, table, change: Some(change) }),
     ]
 }

@@ -75,6 +75,8 @@ pub struct Chunk {
     pub in_sync: Vec<NodeId>,
     pub followers: Vec<NodeId>,
     pub state: ChunkState,
+    /// On each of its nodes the chunk lies so many shards behind the one of its slot.
+    pub shard_turn: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

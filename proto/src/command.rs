@@ -20,6 +20,8 @@ pub enum Command {
     /// Idempotent: cells that have a chunk keep it.
     AllocateChunks {
         cells: Vec<Cell>,
+        /// Whether chunks of tables without space key are put on the shards of their node in turn.
+        takes_turns: bool,
     },
     /// A node comes into the cluster, or comes back under another address. Idempotent by (role, name).
     JoinNode(JoinNode),

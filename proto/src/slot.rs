@@ -116,12 +116,12 @@ pub fn slot_of(hashes: impl IntoIterator<Item = u64>, cells: &[u32]) -> Slot {
     Slot(index)
 }
 
-/// The shard, of `shards` on its node, that holds a slot of a placement group.
+/// The shard, of `shards` on its node, that holds a chunk of a slot of a placement group.
 #[must_use]
-pub fn shard_of(group: crate::ids::GroupId, slot: Slot, shards: u16) -> crate::ids::ShardId {
+pub fn shard_of(group: crate::ids::GroupId, slot: Slot, turn: u32, shards: u16) -> crate::ids::ShardId {
     assert!(shards > 0, "a data node has at least one shard");
     // Consecutive slots go to consecutive shards, so that few slots still use every core.
-    crate::ids::ShardId(((u64::from(group.0) + u64::from(slot.0)) % u64::from(shards)) as u16)
+    crate::ids::ShardId(((u64::from(group.0) + u64::from(slot.0) + u64::from(turn)) % u64::from(shards)) as u16)
 }
 
 #[cfg(test)]

@@ -340,7 +340,7 @@ impl Inner {
         let missing: Vec<Cell> =
             parts.iter().map(|part| part.cell).filter(|cell| view.chunk_at(*cell).is_none()).collect();
         if !missing.is_empty() {
-            let command = Command::AllocateChunks { cells: missing };
+            let command = Command::AllocateChunks { cells: missing, takes_turns: true };
             let proposed = self.cluster.meta.propose(command, deadline).await;
             // A chunk that may have come to be holds none of the statement's rows: those are surely not there.
             let (_, allocated) = proposed.map_err(|refusal| match refusal {

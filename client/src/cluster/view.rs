@@ -104,7 +104,7 @@ impl CatalogView {
     pub fn shard_of(&self, chunk: &Chunk) -> Option<(NodeId, ShardId)> {
         let node = self.node(chunk.primary)?;
         let group = self.table(chunk.table)?.group;
-        (node.shards > 0).then(|| (node.id, shard_of(group, chunk.slot, node.shards)))
+        (node.shards > 0).then(|| (node.id, shard_of(group, chunk.slot, chunk.shard_turn, node.shards)))
     }
 
     /// The view after a change.
@@ -192,6 +192,7 @@ mod tests {
             in_sync: vec![NodeId(2)],
             followers: vec![],
             state: ChunkState::Active,
+            shard_turn: 0,
         })
     }
 

@@ -177,7 +177,7 @@ impl Lab {
     pub async fn allocate(&self, table: &Table, slot: u32) -> Arc<Chunk> {
         let start = table.chunk_range(meridian_proto::TimeUs(0)).start;
         let cells = vec![Cell { table: table.id, slot: Slot(slot), start }];
-        let reply = self.propose(Command::AllocateChunks { cells }).await;
+        let reply = self.propose(Command::AllocateChunks { cells, takes_turns: true }).await;
         let Reply::Chunks(chunks) = reply else { panic!("{reply:?}") };
         self.chunk(chunks[0])
     }

@@ -9,27 +9,31 @@ use meridian_proto::{ChunkId, Epoch, NodeId, Refusal, Slot, TableId, TimeRange, 
 use super::groups::is_rotating;
 use super::{Catalog, Outcome};
 
+/// A number that most numbers of shards divide.
+const SHARD_TURNS: i128 = 5040 << 10;
+
 impl Catalog {
     /// Idempotent: cells that have a chunk keep it. All of the cells or none.
-    pub(super) fn allocate_chunks(&mut self, cells: &[Cell]) -> Outcome {
-        let mut primaries = Vec::with_capacity(cells.len());
+    pub(super) fn allocate_chunks(&mut self, cells: &[Cell], takes_turns: bool) -> Outcome {
+        let mut places = Vec::with_capacity(cells.len());
         for cell in cells {
             let (table, range) = self.check_cell(*cell)?;
             let primary = match self.cells.contains_key(cell) {
                 true => None,
                 false => Some(self.pick_primary(table, *cell)?),
             };
-            primaries.push((range, primary));
+            let shard_turn = if takes_turns { shard_turn(&self.groups[&table.group], table, *cell) } else { 0 };
+            places.push((range, shard_turn, primary));
         }
-        let chunks = cells.iter().zip(primaries).map(|(cell, (range, primary))| match primary {
+        let chunks = cells.iter().zip(places).map(|(cell, (range, shard_turn, primary))| match primary {
             // A cell that is named twice in one command was made by its first mention.
-            Some(primary) if !self.cells.contains_key(cell) => self.create_chunk(*cell, range, primary),
+            Some(primary) if !self.cells.contains_key(cell) => self.create_chunk(*cell, range, shard_turn, primary),
             _ => self.cells[cell],
         });
         Ok(Reply::Chunks(chunks.collect()))
     }
 
-    fn create_chunk(&mut self, cell: Cell, range: TimeRange, primary: NodeId) -> ChunkId {
+    fn create_chunk(&mut self, cell: Cell, range: TimeRange, shard_turn: u32, primary: NodeId) -> ChunkId {
         self.counters.chunk += 1;
         let id = ChunkId(self.counters.chunk);
         let oid = self.next_oid();
@@ -44,6 +48,7 @@ impl Catalog {
             in_sync: vec![primary],
             followers: Vec::new(),
             state: ChunkState::Active,
+            shard_turn,
         });
         id
     }
@@ -121,10 +126,24 @@ fn preferred_nodes(group: &PlacementGroup, table: &Table, cell: Cell) -> Vec<Nod
     let mut nodes = group.slots[cell.slot.0 as usize].clone();
     if is_rotating(group) && !nodes.is_empty() {
         // Intervals start on the nodes in turn, each table at another one.
-        let interval = table.hypertable().map_or(1, |hypertable| hypertable.chunk_interval_us);
-        let number = if cell.start == TimeUs::NEG_INFINITY { 0 } else { cell.start.0.div_euclid(interval) };
-        let turn = (i128::from(number) + i128::from(group.id.0)).rem_euclid(nodes.len() as i128);
+        let turn = (interval_number(table, cell) + i128::from(group.id.0)).rem_euclid(nodes.len() as i128);
         nodes.rotate_left(turn as usize);
     }
     nodes
+}
+
+/// Without a space key intervals start on the shards in turn, too: once all nodes had theirs, on the next shard of each.
+fn shard_turn(group: &PlacementGroup, table: &Table, cell: Cell) -> u32 {
+    if !is_rotating(group) {
+        return 0;
+    }
+    let nodes = group.slots[cell.slot.0 as usize].len().max(1) as i128;
+    (interval_number(table, cell) + i128::from(group.id.0)).div_euclid(nodes).rem_euclid(SHARD_TURNS) as u32
+}
+
+/// Which interval from the epoch on it is.
+fn interval_number(table: &Table, cell: Cell) -> i128 {
+    let interval = table.hypertable().map_or(1, |hypertable| hypertable.chunk_interval_us);
+    let number = if cell.start == TimeUs::NEG_INFINITY { 0 } else { cell.start.0.div_euclid(interval) };
+    i128::from(number)
 }

@@ -4,6 +4,7 @@ use meridian_proto::catalog::{NodeState, PlacementGroup, TableKind};
 use meridian_proto::command::{CreateHypertable, CreateTable, JoinNode, SetCompression};
 use meridian_proto::compression::{Compression, CompressionChange, OrderBy};
 use meridian_proto::schema::Column;
+use meridian_proto::slot::shard_of;
 use meridian_proto::start::{PastStart, Start};
 use meridian_proto::{
     ColumnId, Epoch, Incarnation, ProducerId, SchemaVersion, Sequence, Slot, SqlType, StartMark, TimeUs,
@@ -62,7 +63,7 @@ impl Lab {
 
     fn allocate(&mut self, cells: &[(&str, u32, i64)]) -> Vec<ChunkId> {
         let cells = cells.iter().map(|(name, slot, start)| cell(self.table(name).id, *slot, *start)).collect();
-        let Reply::Chunks(chunks) = self.ok(Command::AllocateChunks { cells }) else { panic!() };
+        let Reply::Chunks(chunks) = self.ok(Command::AllocateChunks { cells, takes_turns: true }) else { panic!() };
         chunks
     }
 }
@@ -374,7 +375,7 @@ fn cells_that_cannot_be_are_refused_all_together() {
     lab.ok(create_table("cpu"));
     lab.ok(create_hypertable("cpu", &[("host", Some(4))]));
     let id = lab.table("cpu").id;
-    let with = |bad| Command::AllocateChunks { cells: vec![cell(id, 0, 0), bad] };
+    let with = |bad| Command::AllocateChunks { cells: vec![cell(id, 0, 0), bad], takes_turns: true };
     lab.refused(with(cell(id, 4, 0)), "40001", "could not serialize access: table 16384 has no slot 4");
     lab.refused(with(cell(id, 0, 5)), "40001", "could not serialize access: no chunk of table 16384 starts at 5");
     let gone = "could not serialize access: table 9 was dropped";
@@ -398,6 +399,25 @@ fn intervals_without_space_dimension_start_on_the_nodes_in_turn() {
 }
 
 #[test]
+fn intervals_without_space_dimension_start_on_the_shards_of_each_node_in_turn() {
+    let mut lab = Lab::new(2);
+    lab.ok(create_table("events"));
+    lab.ok(create_hypertable("events", &[]));
+    let chunks = lab.allocate(&[-2, -1, 0, 1].map(|week| ("events", 0, week * WEEK)));
+    let group = lab.group("events").id;
+    let place = |chunk: &ChunkId| {
+        let chunk = &lab.catalog.chunks[chunk];
+        (chunk.primary, shard_of(group, chunk.slot, chunk.shard_turn, 2))
+    };
+    let places: BTreeSet<_> = chunks.iter().map(place).collect();
+    assert_eq!(places.len(), 4, "{places:?}");
+    // A log may hold what an older release proposed, whose chunks lie on one shard.
+    let cells = vec![cell(lab.table("events").id, 0, 5 * WEEK)];
+    let Reply::Chunks(old) = lab.ok(Command::AllocateChunks { cells, takes_turns: false }) else { panic!() };
+    assert_eq!(lab.catalog.chunks[&old[0]].shard_turn, 0);
+}
+
+#[test]
 fn a_chunk_of_a_dead_node_is_made_elsewhere_and_of_no_node_nowhere() {
     let mut lab = Lab::new(2);
     lab.ok(create_table("cpu"));
@@ -407,7 +427,7 @@ fn a_chunk_of_a_dead_node_is_made_elsewhere_and_of_no_node_nowhere() {
     assert_eq!(lab.catalog.chunks[&chunk].primary, NodeId(1));
     lab.ok(Command::SetNodeState { node: NodeId(1), state: NodeState::Dead });
     let cells = vec![cell(lab.table("cpu").id, 0, 0)];
-    lab.refused(Command::AllocateChunks { cells }, "57P03", "not available: no data node is alive");
+    lab.refused(Command::AllocateChunks { cells, takes_turns: true }, "57P03", "not available: no data node is alive");
 }
 
 #[test]
@@ -652,7 +672,7 @@ fn random_command(random: &mut ChaCha8Rng) -> Command {
         5 | 6 => {
             let table = TableId(16_384 + random.random_range(0..8));
             let cells = (0..3).map(|slot| cell(table, slot, random.random_range(-2..3) * WEEK)).collect();
-            Command::AllocateChunks { cells }
+            Command::AllocateChunks { cells, takes_turns: random.random_bool(0.5) }
         }
         7 => join(NodeRole::Data, &format!("d:{}", random.random_range(0..4))),
         8 => start(node, random.random_range(1..5), &format!("d:{}", node.0)),

@@ -251,6 +251,7 @@ pub(crate) mod tests {
             in_sync: vec![primary],
             followers: vec![],
             state: ChunkState::Active,
+            shard_turn: 0,
         }
     }
 

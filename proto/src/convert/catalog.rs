@@ -249,6 +249,7 @@ impl From<Chunk> for wire::Chunk {
             in_sync: raw_nodes(chunk.in_sync),
             followers: raw_nodes(chunk.followers),
             state: wire::ChunkState::from(chunk.state).into(),
+            shard_turn: chunk.shard_turn,
         }
     }
 }
@@ -271,6 +272,7 @@ impl TryFrom<wire::Chunk> for Chunk {
             in_sync: node_ids(wire.in_sync),
             followers: node_ids(wire.followers),
             state: chunk_state(wire.state)?,
+            shard_turn: wire.shard_turn,
         })
     }
 }
@@ -531,6 +533,7 @@ mod tests {
             in_sync: vec![NodeId(4), NodeId(5)],
             followers: vec![NodeId(6)],
             state: ChunkState::Active,
+            shard_turn: 3,
         };
         let dropping = Chunk { state: ChunkState::Dropping, followers: vec![], ..chunk.clone() };
         vec![

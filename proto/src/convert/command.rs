@@ -179,7 +179,9 @@ impl From<Command> for wire::Command {
             }
             Command::CreateHypertable(create) => Wire::CreateHypertable(create.into()),
             Command::SetCompression(set) => Wire::SetCompression(set.into()),
-            Command::AllocateChunks { cells } => Wire::AllocateChunks(wire::AllocateChunks { cells: into_all(cells) }),
+            Command::AllocateChunks { cells, takes_turns } => {
+                Wire::AllocateChunks(wire::AllocateChunks { cells: into_all(cells), takes_turns })
+            }
             Command::JoinNode(join) => Wire::JoinNode(join.into()),
             Command::StartNode { start, address, sql_address, shards } => Wire::StartNode(wire::StartNode {
                 node: start.node.0,
@@ -219,7 +221,9 @@ impl TryFrom<wire::Command> for Command {
             }
             Wire::CreateHypertable(create) => Self::CreateHypertable(create.try_into()?),
             Wire::SetCompression(set) => Self::SetCompression(set.try_into()?),
-            Wire::AllocateChunks(allocate) => Self::AllocateChunks { cells: convert_all(allocate.cells)? },
+            Wire::AllocateChunks(allocate) => {
+                Self::AllocateChunks { cells: convert_all(allocate.cells)?, takes_turns: allocate.takes_turns }
+            }
             Wire::JoinNode(join) => Self::JoinNode(join.try_into()?),
             Wire::StartNode(start) => Self::StartNode {
                 start: Start {
@@ -343,7 +347,10 @@ mod tests {
             compression(None),
             compression(Some(CompressionChange::default())),
             compression(Some(CompressionChange { segment_by: Some(vec![]), order_by: Some(vec![order]) })),
-            Command::AllocateChunks { cells: vec![Cell { table: TableId(1), slot: Slot(2), start: TimeUs(-3) }] },
+            Command::AllocateChunks {
+                cells: vec![Cell { table: TableId(1), slot: Slot(2), start: TimeUs(-3) }],
+                takes_turns: true,
+            },
             Command::JoinNode(join),
             Command::StartNode {
                 start: Start {
