@@ -33,6 +33,8 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Rows on their way per transaction, in KiB: 32 MiB are two decoded COPY batches of a wide table.
 const IN_FLIGHT_KIB: usize = 32 << 10;
+/// Pieces of one transaction under way, at most: one for each of thousands of chunks would take all room of their shards.
+const PIECES_MAX: usize = 128;
 
 /// The transactions of one gateway. Cheap to clone.
 #[derive(Clone)]
@@ -287,7 +289,7 @@ impl Transaction {
     }
 
     async fn room_for(&self, rows: &RecordBatch) -> Result<OwnedSemaphorePermit, Refusal> {
-        let kib = (rows.get_array_memory_size() >> 10).clamp(1, IN_FLIGHT_KIB);
+        let kib = (rows.get_array_memory_size() >> 10).clamp(IN_FLIGHT_KIB / PIECES_MAX, IN_FLIGHT_KIB);
         let permit = Arc::clone(&self.in_flight).acquire_many_owned(kib as u32).await;
         permit.map_err(|_| Refusal::Unavailable("the transaction is over".to_owned()))
     }

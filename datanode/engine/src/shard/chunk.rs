@@ -93,6 +93,8 @@ pub struct ChunkState<D: Disk> {
     pub pins_flushing: BTreeSet<u64>,
     /// When the oldest row in memory came.
     pub oldest_row: Option<Instant>,
+    /// Since when runs are decided of which the manifest does not know it.
+    pub decided_since: Option<Instant>,
     /// Whether the record that describes the chunk is synced.
     pub is_durable: bool,
     /// Takes nothing more.
@@ -179,6 +181,7 @@ impl<D: Disk> ChunkState<D> {
             pins: BTreeSet::new(),
             pins_flushing: BTreeSet::new(),
             oldest_row: None,
+            decided_since: None,
             is_durable: false,
             is_removing: false,
             given_up: (0, None),
@@ -257,15 +260,30 @@ impl<D: Disk> ChunkState<D> {
         match outcome {
             Outcome::Committed(commit) => {
                 let runs = self.segments.iter().filter(|segment| is_of(segment));
-                runs.for_each(|run| run.commit.set(Some(commit)));
+                let decided = runs.map(|run| run.commit.set(Some(commit))).count();
+                if decided > 0 {
+                    self.note_decided();
+                }
             }
             Outcome::Aborted => {
                 let (dropped, kept) = std::mem::take(&mut self.segments).into_iter().partition(|run| is_of(run));
                 self.segments = kept;
-                self.garbage.extend::<Vec<_>>(dropped);
+                if !Vec::is_empty(&dropped) {
+                    self.note_decided();
+                }
+                self.garbage.extend(dropped);
             }
             Outcome::Undecided => {}
         }
+    }
+
+    pub fn note_decided(&mut self) {
+        self.decided_since.get_or_insert_with(executor::now);
+    }
+
+    /// Nothing waits for a flush.
+    pub fn is_at_rest(&self) -> bool {
+        self.memtable.is_empty() && self.decided_since.is_none()
     }
 
     /// Gives up what is pending: nothing of it is in the log.

@@ -1,13 +1,14 @@
 //! Flushes: a chunk's rows in memory become sorted segments, its core's state a manifest, and log files become free.
 //! Runs beside appends in a queue of few shares; what is being flushed stays readable until the manifest is switched.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use futures::future::{Either, select};
+use futures::future::{Either, join_all, select};
 use futures::{StreamExt, pin_mut, stream};
 use meridian_proto::schema::TableSchema;
 use meridian_proto::{CommandId, SegmentId, TableId, TransactionId};
@@ -31,6 +32,13 @@ use crate::visibility::Outcome;
 const OVERLAP_WAIT: Duration = Duration::from_secs(2);
 /// How often a shard that has rows in memory looks for old ones, and how soon a failed flush is tried again.
 const TICK: Duration = Duration::from_secs(1);
+/// How long runs that were decided wait to become like other segments, or to go, where no other flush comes.
+const SETTLE_AFTER: Duration = Duration::from_secs(10);
+/// Flushes at once. A small one waits for the disk most of its time: one by one, a write to thousands of chunks frees
+/// some 5 MB/s.
+const FLUSHES_MAX: usize = 8;
+/// All but one of the flushes at once take no more than this part of the memory for rows together.
+const SMALL_PART: u64 = 8;
 
 /// What a flush works from: the chunk as of one position of its log.
 struct Capture<F: crate::disk::DiskFile> {
@@ -52,15 +60,17 @@ struct Part {
 }
 
 impl<D: Disk> Inner<D> {
-    /// Flushes what is due, one chunk at a time.
+    /// Flushes what is due, one large chunk at a time or several small ones.
     pub async fn flush_loop(self: Rc<Self>) {
         while !self.is_closing.get() && self.fatal.borrow().is_none() {
             let wanted = self.flush_wanted.next();
             if self.is_read_only() {
                 self.look_for_space().await;
             }
-            if let Some(chunk) = self.pick_flush(executor::now()) {
-                if !self.flush_noted(&chunk).await {
+            let chunks = self.pick_flushes(executor::now());
+            if !chunks.is_empty() {
+                let flushed = join_all(chunks.iter().map(|chunk| self.flush_noted(chunk))).await;
+                if flushed.contains(&false) {
                     executor::sleep(TICK).await;
                 }
                 continue;
@@ -79,7 +89,7 @@ impl<D: Disk> Inner<D> {
     fn is_idle(&self) -> bool {
         self.is_marked.get()
             && !self.is_read_only()
-            && self.chunks.borrow().values().all(|chunk| chunk.state.borrow().memtable.is_empty())
+            && self.chunks.borrow().values().all(|chunk| chunk.state.borrow().is_at_rest())
     }
 
     /// Has the log marked when nothing was written for a tick: more often it would cost a sync each time.
@@ -133,17 +143,29 @@ impl<D: Disk> Inner<D> {
         self.staged_bytes.get() > self.options.staged_bytes_max
     }
 
-    /// The chunk whose flush helps most, if one is due.
-    fn pick_flush(&self, now: Instant) -> Option<Rc<Chunk<D>>> {
+    /// The chunks whose flushes help most, if some are due: the first, and after it small ones.
+    pub(super) fn pick_flushes(&self, now: Instant) -> Vec<Rc<Chunk<D>>> {
         let chunks = self.chunks.borrow();
         let by = |key: &dyn Fn(&ChunkState<D>) -> u64| {
-            let chunk = chunks.values().max_by_key(|chunk| key(&chunk.state.borrow()));
-            chunk.filter(|chunk| key(&chunk.state.borrow()) > 0).cloned()
+            let keyed = chunks.values().map(|chunk| (key(&chunk.state.borrow()), chunk));
+            let mut keyed: Vec<_> = keyed.filter(|(key, _)| *key > 0).collect();
+            let count = keyed.len().min(FLUSHES_MAX);
+            if count < keyed.len() {
+                keyed.select_nth_unstable_by_key(count, |(key, _)| Reverse(*key));
+                keyed.truncate(count);
+            }
+            keyed.sort_by_key(|(key, _)| Reverse(*key));
+            let mut bytes = 0;
+            let is_next = |(at, (_, chunk)): &(usize, &(u64, &Rc<Chunk<D>>))| {
+                bytes += chunk.state.borrow().memtable.bytes() as u64;
+                *at == 0 || bytes <= self.options.memtable_bytes_max as u64 / SMALL_PART
+            };
+            keyed.iter().enumerate().take_while(is_next).map(|(_, (_, chunk))| Rc::clone(chunk)).collect::<Vec<_>>()
         };
         // A large write may wait for more than the half that is kept free.
         if self.memory_bytes() > self.options.memtable_bytes_max / 2 || self.is_write_too_large() {
             let largest = by(&|state| state.memtable.bytes() as u64);
-            if largest.is_some() {
+            if !largest.is_empty() {
                 return largest;
             }
         }
@@ -151,12 +173,14 @@ impl<D: Disk> Inner<D> {
             return by(&|state| state.memtable.staged_bytes() as u64);
         }
         if self.wal.bytes() > self.options.wal_bytes_max {
-            let pinned = chunks.values().filter(|chunk| chunk.state.borrow().oldest_pin().is_some());
-            return pinned.min_by_key(|chunk| chunk.state.borrow().oldest_pin()).cloned();
+            return by(&|state| state.oldest_pin().map_or(0, |pin| u64::MAX - pin));
         }
-        let age = |state: &ChunkState<D>| state.oldest_row.map_or(Duration::ZERO, |oldest| now - oldest);
-        let old = chunks.values().filter(|chunk| age(&chunk.state.borrow()) > self.options.flush_age);
-        old.max_by_key(|chunk| age(&chunk.state.borrow())).cloned()
+        let over = |since: Option<Instant>, wait: Duration| {
+            let over = since.and_then(|since| (now - since).checked_sub(wait));
+            over.map_or(0, |over| over.as_nanos() as u64)
+        };
+        let settle_after = SETTLE_AFTER.min(self.options.flush_age);
+        by(&|state| over(state.oldest_row, self.options.flush_age).max(over(state.decided_since, settle_after)))
     }
 
     /// Makes everything that is synced part of the chunk's manifest.
@@ -191,6 +215,7 @@ impl<D: Disk> Inner<D> {
             let contents = Rc::clone(&frozen.contents);
             state.frozen = Some(frozen);
             state.oldest_row = None;
+            state.decided_since = None;
             state.pins_flushing = std::mem::take(&mut state.pins);
             let is_decided = |segment: &&Rc<LiveSegment<D::File>>| segment.commit.get().is_some();
             Some(Capture {
@@ -305,6 +330,9 @@ impl<D: Disk> Inner<D> {
             for stored in fresh {
                 let live = Rc::new(LiveSegment::new(stored));
                 let outcome = live.run.zip(frozen.as_ref()).map(|((of, _), frozen)| frozen.outcome(of));
+                if outcome.is_some_and(|outcome| outcome != Outcome::Undecided) {
+                    state.note_decided();
+                }
                 match outcome {
                     Some(Outcome::Aborted) => state.garbage.push(live),
                     Some(Outcome::Committed(commit)) => {
@@ -351,6 +379,7 @@ impl<D: Disk> ChunkState<D> {
         let pins = std::mem::take(&mut self.pins_flushing);
         self.pins.extend(pins);
         self.garbage.extend(garbage);
+        self.note_decided();
     }
 }
 

@@ -4,6 +4,7 @@ use futures::future::join_all;
 
 use super::*;
 use crate::disk::GlommioDisk;
+use crate::pace::executor;
 use crate::replica::Decision;
 use crate::testing::{run, tick};
 
@@ -164,5 +165,47 @@ fn old_rows_are_flushed_by_age() {
             tick().await;
         }
         assert_eq!(values_at(&shard, 99).await, up_to(10));
+    });
+}
+
+#[test]
+fn what_was_decided_after_its_flush_is_settled_without_rows_to_flush() {
+    run(async {
+        let disk = SimulatedDisk::new(7);
+        let (shard, _) =
+            open(&disk, ShardOptions { flush_age: Duration::ZERO, ..options(&simulated()) }).await.unwrap();
+        shard.write(stage(1, 0, CHUNK, 0..10)).await.unwrap();
+        shard.write(stage(2, 0, CHUNK, 10..20)).await.unwrap();
+        shard.flush().await.unwrap();
+        let segment_files =
+            || disk.files(&simulated()).iter().filter(|path| path.to_string_lossy().ends_with(".seg")).count();
+        assert_eq!(segment_files(), 2);
+        shard.decide(decide(1, true, 1)).await.unwrap();
+        shard.decide(decide(2, false, 1)).await.unwrap();
+        let is_settled = || {
+            let chunk = Rc::clone(&shard.0.inner.chunks.borrow()[&CHUNK]);
+            let state = chunk.state.borrow();
+            state.segments.iter().all(|segment| segment.is_settled.get()) && state.is_at_rest()
+        };
+        while segment_files() > 1 || !is_settled() {
+            tick().await;
+        }
+        assert_eq!(values_at(&shard, 99).await, up_to(10));
+    });
+}
+
+#[test]
+fn small_chunks_are_flushed_several_at_once_and_large_ones_one_by_one() {
+    run(async {
+        for (memtable_bytes_max, expected) in [(64 << 20, vec![CHUNK, OTHER]), (64 << 10, vec![CHUNK])] {
+            let options = ShardOptions { memtable_bytes_max, ..options(&simulated()) };
+            let old = options.flush_age + Duration::from_secs(60);
+            let (shard, _) = open(&SimulatedDisk::new(8), options).await.unwrap();
+            shard.write(write(1, 0..500)).await.unwrap();
+            tick().await;
+            shard.write(Write { chunk: OTHER, ..write(2, 0..500) }).await.unwrap();
+            let due = shard.0.inner.pick_flushes(executor::now() + old);
+            assert_eq!(due.iter().map(|chunk| chunk.id).collect::<Vec<_>>(), expected);
+        }
     });
 }
