@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -29,8 +29,8 @@ use meridian_engine::{
     SeriesSearch, Shard, SortColumn, SortedScan, Value, Want,
 };
 use meridian_fragment::{
-    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, TopRows, any_of, key_predicate, leaf_of,
-    row_predicates, task_context, top_rows,
+    Bound, BucketStates, ChunkScanExec, ChunkSource, KeyPredicate, OperatorPool, TopRows, any_of, key_predicate,
+    leaf_of, row_predicates, task_context, top_rows,
 };
 use meridian_proto::{ChunkId, CommandId, Epoch, Refusal, TransactionId, Ts};
 
@@ -41,6 +41,8 @@ use crate::statement_error::refusal_of;
 const LEAF_BATCHES_MAX: usize = 1;
 /// Batches between a shard and the stream that sends them. 8192 rows x 100 bytes x 4 = 3.2 MiB.
 pub const RESULT_BATCHES_MAX: usize = 4;
+/// Texts and bytes of one batch between a leaf and the plan above it, about.
+const PIECE_BYTES: usize = 2 << 20;
 /// So many rows are kept to be given with the answer, so that few rows wake their receiver once.
 const KEPT_ROWS_MAX: usize = 512;
 
@@ -70,7 +72,7 @@ pub struct Undecided {
 /// What the scans of one shard share. Never spills: that would need tokio, and the gateway can.
 pub fn shard_runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>, Refusal> {
     RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_bytes_max)))
+        .with_memory_pool(Arc::new(OperatorPool::new(memory_bytes_max)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(|error| refusal_of(&error))
@@ -412,14 +414,43 @@ impl LeafReader<'_> {
         if batch.as_ref().is_ok_and(|batch| batch.num_rows() == 0) {
             return Ok(());
         }
-        let failed = batch.is_err();
         let batch = match batch {
             Ok(batch) => with_schema(&batch, &open.schema),
             Err(refusal) => Err(DataFusionError::External(Box::new(refusal))),
         };
-        open.rows.send_async(batch).await.map_err(|_| Enough)?;
-        if failed { Err(Enough) } else { Ok(()) }
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                let _ = open.rows.send_async(Err(error)).await;
+                return Err(Enough);
+            }
+        };
+        let (rows, piece_rows) = (batch.num_rows(), piece_rows(&batch));
+        if piece_rows >= rows {
+            return open.rows.send_async(Ok(batch)).await.map_err(|_| Enough);
+        }
+        for first in (0..rows).step_by(piece_rows) {
+            let piece = batch.slice(first, piece_rows.min(rows - first));
+            open.rows.send_async(Ok(piece)).await.map_err(|_| Enough)?;
+        }
+        Ok(())
     }
+}
+
+/// Rows of long texts go on in pieces of about [`PIECE_BYTES`]: operators count what they hold once for each.
+fn piece_rows(batch: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => span(column.as_string::<i32>().value_offsets()),
+        DataType::Binary => span(column.as_binary::<i32>().value_offsets()),
+        _ => 0,
+    };
+    let rows = batch.num_rows().max(1);
+    let bytes: usize = batch.columns().iter().map(bytes).sum();
+    if bytes <= PIECE_BYTES { rows } else { (rows * PIECE_BYTES / bytes).max(1) }
+}
+
+fn span(offsets: &[i32]) -> usize {
+    offsets.last().zip(offsets.first()).map_or(0, |(last, first)| (last - first) as usize)
 }
 
 /// Lets the other half of the task run, which looks at what was handed over.

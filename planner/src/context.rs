@@ -1,11 +1,14 @@
 //! What all sessions of one access node share.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, TaskContext};
 use meridian_client::cluster::{Cluster, Transactions};
+use meridian_fragment::OperatorPool;
 use meridian_hyperfunctions::made::set_bytes_max;
 use meridian_proto::NodeId;
 
@@ -16,6 +19,9 @@ use crate::sql::plan::base_state;
 
 /// The most that texts which functions make may take of the memory of statements.
 const MADE_BYTES_MAX: usize = 128 << 20;
+
+/// Operators that hold the most, which the error of one that gets no memory names.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// One per access node.
 pub struct GatewayContext {
@@ -40,7 +46,8 @@ impl GatewayContext {
         node: NodeId,
         memory_bytes: usize,
     ) -> Result<Arc<Self>, SqlError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc()?;
+        let pool = TrackConsumersPool::new(OperatorPool::new(memory_bytes), CONSUMERS_NAMED);
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
         set_bytes_max((memory_bytes / 4).min(MADE_BYTES_MAX));
         let base = base_state(Arc::clone(&runtime));
         let tasks = base.task_ctx();
