@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::SortOptions;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{SortOptions, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::SendableRecordBatchStream;
@@ -18,6 +18,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
@@ -41,6 +42,8 @@ use crate::statement_error::refusal_of;
 const LEAF_BATCHES_MAX: usize = 1;
 /// Batches between a shard and the stream that sends them. 8192 rows x 100 bytes x 4 = 3.2 MiB.
 pub const RESULT_BATCHES_MAX: usize = 4;
+/// A top-N holds the batches that its rows came in, up to twenty times as many rows as a batch of its plan has.
+const TOP_BATCH_ROWS: usize = 1024;
 /// Texts and bytes of one batch between a leaf and the plan above it, about.
 const PIECE_BYTES: usize = 2 << 20;
 /// So many rows are kept to be given with the answer, so that few rows wake their receiver once.
@@ -137,7 +140,8 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
     }
     let (opens, opened) = flume::bounded(1);
     let source = Arc::new(ChunkRows { opens, facts: Mutex::default(), groups: Mutex::default() });
-    let context = task_context(Arc::clone(&source) as Arc<dyn ChunkSource>, Arc::clone(&work.runtime), BATCH_ROWS_MAX);
+    let batch_rows = if keeps_top(&work.plan) { TOP_BATCH_ROWS } else { BATCH_ROWS_MAX };
+    let context = task_context(Arc::clone(&source) as Arc<dyn ChunkSource>, Arc::clone(&work.runtime), batch_rows);
     let stream = work.plan.execute(0, context).map_err(|error| refusal_of(&error))?;
 
     let statistics = RefCell::new(ScanStatistics::default());
@@ -430,11 +434,17 @@ impl LeafReader<'_> {
             return open.rows.send_async(Ok(batch)).await.map_err(|_| Enough);
         }
         for first in (0..rows).step_by(piece_rows) {
-            let piece = batch.slice(first, piece_rows.min(rows - first));
-            open.rows.send_async(Ok(piece)).await.map_err(|_| Enough)?;
+            // A copy, so that who keeps a piece does not hold, and count, all of them.
+            let wanted = UInt32Array::from_iter_values((first..(first + piece_rows).min(rows)).map(|row| row as u32));
+            let piece = take_record_batch(&batch, &wanted).map_err(DataFusionError::from);
+            open.rows.send_async(piece).await.map_err(|_| Enough)?;
         }
         Ok(())
     }
+}
+
+fn keeps_top(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.downcast_ref::<SortExec>().is_some() || plan.children().into_iter().any(keeps_top)
 }
 
 /// Rows of long texts go on in pieces of about [`PIECE_BYTES`]: operators count what they hold once for each.
@@ -597,4 +607,25 @@ fn engine_value(value: &ScalarValue) -> Option<Value> {
         ScalarValue::Decimal128(Some(value), _, _) => Value::Decimal(*value),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn long_texts_go_on_in_pieces_and_short_ones_as_they_are() {
+        let batch = |text: &str| {
+            let texts: ArrayRef = Arc::new(StringArray::from(vec![text; 8]));
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..8));
+            RecordBatch::try_from_iter([("t", texts), ("n", numbers)]).unwrap()
+        };
+        assert_eq!(piece_rows(&batch("short")), 8);
+        assert_eq!(piece_rows(&batch(&"x".repeat(PIECE_BYTES / 2))), 2);
+        assert_eq!(piece_rows(&batch(&"x".repeat(PIECE_BYTES * 2))), 1);
+        // A slice counts for what it shows.
+        assert_eq!(piece_rows(&batch(&"x".repeat(PIECE_BYTES / 2)).slice(3, 2)), 2);
+    }
 }
