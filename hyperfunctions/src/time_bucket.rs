@@ -333,6 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn dates_beyond_all_timestamps_are_out_of_range() {
+        let bucket = |days| call(vec![interval(0, 1, 0), ScalarValue::Date32(Some(days))]);
+        assert_eq!(bucket(19_000).unwrap(), ScalarValue::Date32(Some(19_000)));
+        for days in [i32::MAX - 1, i32::MIN + 1] {
+            assert!(bucket(days).unwrap_err().to_string().contains("timestamp out of range"));
+        }
+    }
+
+    #[test]
     fn buckets_of_a_zone_start_at_its_midnight() {
         let zone = || ScalarValue::from("Europe/Berlin");
         check(vec![interval(0, 1, 0), timestamp("2024-07-01 23:30"), zone()], "2024-07-01 22:00");
