@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
 /// Batches are made on shards' threads and end on those that serve clients, in all sizes. What is freed goes back to the
-/// system: a node at its limits keeps its memory, where mimalloc's and glibc's grew to twice as much within two minutes.
+/// system: a node at its limits keeps its size, where with mimalloc it grew to twice as much within two minutes.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
