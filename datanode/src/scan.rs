@@ -45,7 +45,9 @@ pub const RESULT_BATCHES_MAX: usize = 4;
 /// A top-N holds the batches that its rows came in, up to twenty times as many rows as a batch of its plan has.
 const TOP_BATCH_ROWS: usize = 1024;
 /// Texts and bytes of one batch between a leaf and the plan above it, about.
-const PIECE_BYTES: usize = 2 << 20;
+const PIECE_BYTES: usize = 512 << 10;
+/// What a partial aggregate gets whatever others hold: some pieces, before it hands on what it has.
+const OPERATOR_BYTES_MIN: usize = 4 * PIECE_BYTES;
 /// So many rows are kept to be given with the answer, so that few rows wake their receiver once.
 const KEPT_ROWS_MAX: usize = 512;
 
@@ -75,7 +77,7 @@ pub struct Undecided {
 /// What the scans of one shard share. Never spills: that would need tokio, and the gateway can.
 pub fn shard_runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>, Refusal> {
     RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(OperatorPool::new(memory_bytes_max)))
+        .with_memory_pool(Arc::new(OperatorPool::new(memory_bytes_max, OPERATOR_BYTES_MIN)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(|error| refusal_of(&error))
@@ -155,7 +157,8 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
         group_memory: Rc::clone(&group_memory),
     };
     let reading = pin!(reader.serve(opened));
-    let sending = pin!(send_results(stream, &results));
+    let sent_memory = MemoryConsumer::new("results").register(&work.runtime.memory_pool);
+    let sending = pin!(send_results(stream, &results, sent_memory));
     // The plan may end before its leaf does (LIMIT); what is left is not read.
     let (rows_returned, rest) = match select(sending, reading).await {
         Either::Left((sent, _)) => sent?,
@@ -167,16 +170,20 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
     Ok(Ran::Done(Finished { statistics, rest, _results: results.clone() }))
 }
 
-/// Sends all rows but the last few. Returns how many there were, and those.
+/// Sends all rows but the last few. Returns how many there were, and those. An aggregate hands out all its groups as slices
+/// of one batch: what it held before is counted in `memory` until they are sent.
 async fn send_results(
     mut stream: SendableRecordBatchStream,
     results: &flume::Sender<RecordBatch>,
+    memory: MemoryReservation,
 ) -> Result<(u64, Vec<RecordBatch>), Refusal> {
     let (mut rows, mut kept) = (0, Vec::new());
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(|error| refusal_of(&error))?;
         if batch.num_rows() > 0 {
             rows += batch.num_rows() as u64;
+            // Not asked for: it is there already, and the others have a lesser share.
+            memory.resize(batch.get_array_memory_size());
             kept.push(batch);
         }
         if kept.iter().map(RecordBatch::num_rows).sum::<usize>() > KEPT_ROWS_MAX {

@@ -3,7 +3,8 @@
 //! Those that can spill (or hand on early what they have) get a fair share each, whatever the others hold, so that none
 //! fails because another came first; more than that they get while a quarter of all is free. Who holds more than its share
 //! is refused when it grows and spills, so that together they hold little more than there is, and not for long. The others
-//! get what is free.
+//! get what is free. A share is never less than an operator needs to go on at all, by spilling after each batch: many of
+//! them together hold more than there is then, rather than fail.
 //!
 //! Hash aggregates count twice: they learn what they hold after they hold it, their buffers double when they grow, and what
 //! they spill or hand out is copied beside the groups.
@@ -20,6 +21,7 @@ const HASH_AGGREGATE: &str = "HashAggregateStream";
 #[derive(Debug)]
 pub struct OperatorPool {
     bytes_max: usize,
+    share_min: usize,
     held: Mutex<Held>,
 }
 
@@ -33,8 +35,8 @@ struct Held {
 
 impl OperatorPool {
     #[must_use]
-    pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, held: Mutex::default() }
+    pub fn new(bytes_max: usize, share_min: usize) -> Self {
+        Self { bytes_max, share_min, held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -92,7 +94,7 @@ impl MemoryPool for OperatorPool {
         let free = held.free(self.bytes_max);
         let is_given = if consumer.can_spill() {
             let whole = counted(consumer, reservation.size().saturating_add(additional));
-            whole <= held.share(self.bytes_max) || wanted <= free.saturating_sub(self.bytes_max / 4)
+            whole <= held.share(self.bytes_max).max(self.share_min) || wanted <= free.saturating_sub(self.bytes_max / 4)
         } else {
             wanted <= free
         };
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn hash_aggregates_count_twice_and_give_back_what_was_counted() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(OperatorPool::new(100));
+        let pool: Arc<dyn MemoryPool> = Arc::new(OperatorPool::new(100, 0));
         let join = MemoryConsumer::new("HashJoinInput").register(&pool);
         let groups = MemoryConsumer::new("FinalHashAggregateStream[1]").register(&pool);
         join.try_grow(40).unwrap();
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn who_can_spill_gets_its_share_whatever_the_others_hold() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(OperatorPool::new(100));
+        let pool: Arc<dyn MemoryPool> = Arc::new(OperatorPool::new(100, 30));
         let spiller = |name: &str| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
         let (first, second) = (spiller("ExternalSorter[0]"), spiller("ExternalSorter[1]"));
         // A quarter stays free for others, above the share of fifty.
@@ -159,6 +161,9 @@ mod tests {
         first.shrink(75);
         first.try_grow(25).unwrap();
         drop(second);
-        first.try_grow(75).unwrap();
+        first.try_grow(50).unwrap();
+        // Of eleven, a ninth part of all would be too little to work with.
+        let many: Vec<_> = (0..10).map(|_| spiller("ExternalSorter[2]")).collect();
+        assert!(many.iter().all(|one| one.try_grow(30).is_ok() && one.try_grow(1).is_err()));
     }
 }

@@ -28,6 +28,7 @@ pub(crate) mod fill;
 pub(crate) mod explain;
 pub(crate) mod heavy;
 pub(crate) mod stream;
+pub(crate) mod texts;
 
 #[cfg(test)]
 pub(crate) mod tests;

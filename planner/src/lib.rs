@@ -19,7 +19,7 @@ pub mod session;
 
 pub mod gateway;
 
-pub use context::GatewayContext;
+pub use context::{GatewayContext, StatementResources};
 pub use error::SqlError;
 pub use outcome::{CopyIn, Notice, Outcome, OutputColumn, RowStream};
 pub use plan_cache::{PlanCache, PlanCacheFigures};

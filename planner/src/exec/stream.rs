@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::heavy;
+use super::texts::{Texts, texts_of};
 use crate::context::GatewayContext;
 use crate::error::SqlError;
 use crate::outcome::RowStream;
@@ -33,16 +34,37 @@ pub(crate) fn check(cancel: &CancellationToken) -> Result<(), SqlError> {
 /// Starts a plan. Dropping the stream ends it everywhere, cancelling ends it with 57014.
 pub(crate) fn start(
     plan: Arc<dyn ExecutionPlan>,
-    gateway: &GatewayContext,
+    gateway: &Arc<GatewayContext>,
     cancel: &CancellationToken,
 ) -> Result<RowStream, SqlError> {
-    let tasks = Arc::clone(&gateway.tasks);
-    let rows = if heavy::is_heavy(plan.as_ref()) {
+    let texts = texts_of(plan.as_ref());
+    let rows = match texts {
+        Texts::Long => in_turn(plan, Arc::clone(gateway)),
+        Texts::None | Texts::Short => run(plan, gateway, texts)?,
+    };
+    Ok(with_cancel(rows, cancel.clone()))
+}
+
+fn run(plan: Arc<dyn ExecutionPlan>, gateway: &GatewayContext, texts: Texts) -> Result<RowStream, SqlError> {
+    let tasks = gateway.tasks_for(texts);
+    Ok(if heavy::is_heavy(plan.as_ref()) {
         heavy::run(plan, tasks, &gateway.heavy)
     } else {
         execute_stream(plan, tasks)?.map(|batch| batch.map_err(SqlError::from)).boxed()
+    })
+}
+
+/// Runs a plan that holds long texts when its turn comes. The turn ends with the first rows: what had to be held has been
+/// read then, and a client that takes its time holds up nobody.
+fn in_turn(plan: Arc<dyn ExecutionPlan>, gateway: Arc<GatewayContext>) -> RowStream {
+    let begin = async move {
+        let turn = gateway.turns.acquire().await.map_err(|_| canceled())?;
+        let mut rows = run(plan, &gateway, Texts::Long)?;
+        let first = rows.next().await;
+        drop(turn);
+        Ok::<_, SqlError>(stream::iter(first).chain(rows))
     };
-    Ok(with_cancel(rows, cancel.clone()))
+    stream::once(begin).try_flatten().boxed()
 }
 
 fn with_cancel(rows: RowStream, cancel: CancellationToken) -> RowStream {

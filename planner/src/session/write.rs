@@ -24,6 +24,7 @@ use super::transaction::Moment;
 use crate::error::SqlError;
 use crate::exec::catalog::{Found, StatementCatalog};
 use crate::exec::stream::{cancellable, check, start};
+use crate::exec::texts::texts_of;
 use crate::outcome::Outcome;
 use crate::sql::plan::{Planning, bind, one_row, parameter_types};
 use crate::sql::statement::{Insert, InsertSource, Name};
@@ -257,7 +258,8 @@ impl Session {
         check_parameters(&plan, parameters)?;
         let plan = planning.optimize(planning.analyze(bind(plan, parameters)?)?)?;
         let plan = self.physical(&plan, cancel).await?;
-        let batches = cancellable(cancel, collect(plan, Arc::clone(&self.gateway.tasks))).await?;
+        let tasks = self.gateway.tasks_for(texts_of(plan.as_ref()));
+        let batches = cancellable(cancel, collect(plan, tasks)).await?;
         let row = batches.into_iter().find(|batch| batch.num_rows() == 1);
         row.ok_or_else(|| SqlError::new("XX000", "an expression gave no row"))
     }

@@ -2,6 +2,7 @@
 //! variant does not tell. The one place that knows how those libraries phrase things.
 
 use std::error::Error;
+use std::io::ErrorKind;
 
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
@@ -47,7 +48,7 @@ fn translate(error: &DataFusionError) -> SqlError {
         DataFusionError::Execution(message) => execution_error(message),
         DataFusionError::ExecutionJoin(join) if join.is_cancelled() => canceled(),
         DataFusionError::SQL(parser, _) => SqlError::new("42601", parser.to_string()),
-        DataFusionError::IoError(io) => SqlError::new("58030", io.to_string()),
+        DataFusionError::IoError(io) => io_error(io.kind(), io.to_string()),
         other => SqlError::new("XX000", first_line(&other.strip_backtrace())),
     }
 }
@@ -83,11 +84,25 @@ fn translate_arrow(error: &ArrowError) -> SqlError {
         ArrowError::ExternalError(inner) => translate_any(inner.as_ref()),
         ArrowError::MemoryError(message) => SqlError::new("53200", "out of memory").with_detail(message.clone()),
         ArrowError::NotYetImplemented(message) => not_implemented(message),
+        ArrowError::IoError(message, io) => io_error(io.kind(), message.clone()),
         other => match failures::of_arrow(other) {
             Some(failure) => failure.into(),
             None => SqlError::new("XX000", first_line(&other.to_string())),
         },
     }
+}
+
+/// Files are only those that operators spill to. Arrow hands on an error of a file as the text of one of its own.
+fn io_error(kind: ErrorKind, message: String) -> SqlError {
+    if message.contains("used disk space during the spilling") {
+        return SqlError::new("53400", "temporary files of all statements exceed \"sql.temporary_files\"")
+            .with_hint("Send it again later, or ask for less at a time, or raise \"sql.temporary_files\".");
+    }
+    if kind == ErrorKind::StorageFull || message.contains("No space left on device") {
+        return SqlError::new("53100", "could not write to a temporary file: No space left on device")
+            .with_hint("Free some space on the disk of the access node.");
+    }
+    SqlError::new("58030", first_line(&message))
 }
 
 impl From<Failure> for SqlError {

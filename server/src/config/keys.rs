@@ -60,6 +60,12 @@ pub const KEYS: &[Key] = &[
         meaning: "memory for running statements of an access node; 0: a quarter of the machine's",
     },
     Key {
+        name: "sql.temporary_files",
+        form: Form::Bytes,
+        default: "16GiB",
+        meaning: "disk for what the statements of an access node cannot hold in memory, in its data folder",
+    },
+    Key {
         name: "sql.message_memory",
         form: Form::Bytes,
         default: "128MiB",

@@ -16,6 +16,7 @@ pub struct Config {
     /// `None`: what `sql_listen` turned out to be.
     pub sql_advertise: Option<String>,
     pub sql_memory_bytes: usize,
+    pub temporary_bytes_max: u64,
     pub message_bytes_max: usize,
     pub cluster_listen: String,
     pub cluster_advertise: Option<String>,
@@ -74,6 +75,7 @@ impl Config {
             sql_listen: settings.text("sql.listen"),
             sql_advertise: Some(settings.text("sql.advertise")).filter(|address| !address.is_empty()),
             sql_memory_bytes: sql_memory(settings)?,
+            temporary_bytes_max: settings.count("sql.temporary_files"),
             message_bytes_max: number(settings, "sql.message_memory")?,
             cluster_listen: settings.text("cluster.listen"),
             cluster_advertise: Some(settings.text("cluster.advertise")).filter(|address| !address.is_empty()),

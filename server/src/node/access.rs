@@ -1,12 +1,13 @@
 //! The access role: a member of the meta group, and the gateway over it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meridian_client::cluster::{Cluster, Transactions};
 use meridian_meta::{Bootstrap, Member, MemberOptions};
-use meridian_planner::GatewayContext;
 use meridian_planner::gateway::{self, Gateway, GatewayOptions};
+use meridian_planner::{GatewayContext, StatementResources};
 use meridian_proto::NodeId;
 use meridian_proto::command::{Command, Reply};
 use tokio::sync::RwLock;
@@ -63,6 +64,7 @@ impl Access {
         config: &Config,
         cluster: Cluster,
         listener: std::net::TcpListener,
+        temporary: PathBuf,
     ) -> Result<(), Failure> {
         let producer = loop {
             let asked = cluster.meta.propose(Command::AllocateProducer, Instant::now() + PRODUCER_TIMEOUT).await;
@@ -73,7 +75,12 @@ impl Access {
             }
         };
         let transactions = Transactions::new(cluster.clone(), producer);
-        let context = GatewayContext::new(cluster, transactions, self.node, config.sql_memory_bytes)
+        let resources = StatementResources {
+            memory_bytes: config.sql_memory_bytes,
+            temporary_files: temporary,
+            temporary_bytes_max: config.temporary_bytes_max,
+        };
+        let context = GatewayContext::new(cluster, transactions, self.node, &resources)
             .map_err(|error| Failure::failed(format!("could not start the gateway: {error}")))?;
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|error| Failure::failed(format!("could not listen for SQL: {error}")))?;

@@ -4,10 +4,11 @@
 //! <data_dir>/lock     held by the running process, names it
 //! <data_dir>/meta/    an access node's log, vote and catalog images
 //! <data_dir>/data/    a data node's identity and shards
+//! <data_dir>/sql/     what running statements of an access node do not hold in memory
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use meridian_datanode::identity as data_identity;
@@ -74,6 +75,15 @@ impl DataFolder {
     pub fn has_member(&self) -> Result<bool, Failure> {
         let identity = IdentityFile::new(&self.path.join("meta")).read().map_err(Failure::failed)?;
         Ok(identity.is_some_and(|identity| identity.stage == Stage::Settled))
+    }
+
+    /// The folder for what statements do not hold in memory, without what those of an earlier life left.
+    pub fn temporary_files(&self) -> Result<PathBuf, Failure> {
+        let path = self.path.join("sql");
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::path("empty folder", &path, &error)),
+            _ => Ok(path),
+        }
     }
 
     /// The member makes its own folder in it.

@@ -164,7 +164,7 @@ impl Node {
         }
         if let (Some(access), Some(sql)) = (&mut self.access, ports.sql) {
             self.health.set(Phase::Starting("SQL to open".to_owned()));
-            access.open_sql(&self.config, cluster, sql).await?;
+            access.open_sql(&self.config, cluster, sql, self.folder.temporary_files()?).await?;
             access.set_figures(&self.sources);
         }
         self.health.set(Phase::Serving);

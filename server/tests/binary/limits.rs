@@ -55,15 +55,15 @@ async fn a_node_at_its_limits_refuses_and_neither_grows_nor_forgets() {
     sql.run("CREATE TABLE load (time timestamptz NOT NULL, device text, statement bigint, row bigint, filler text)")
         .await;
     sql.run("SELECT create_hypertable('load', 'time', 'device', 4)").await;
-    let idle = memory_bytes(&node, "VmRSS");
+    let idle = node.memory_bytes("VmRSS");
 
     let numbers = Arc::new(AtomicU64::new(0));
     let mut seen = Seen::default();
     let mut peaks = Vec::new();
     for _ in 0..ROUNDS {
-        reset_peak(&node);
+        node.reset_peak();
         seen.add(overload(&node, &numbers).await);
-        peaks.push(memory_bytes(&node, "VmHWM"));
+        peaks.push(node.memory_bytes("VmHWM"));
     }
     let budgets: u64 = BUDGETS.iter().map(|(_, bytes, times)| bytes * times).sum();
     let bound = idle + budgets + FIXED_BYTES + WRITERS * CONNECTION_BYTES + COPIERS * COPY_BYTES;
@@ -92,18 +92,6 @@ fn start() -> Node {
         flags.extend(["--set".to_owned(), setting]);
     }
     Node::start_with(&flags.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// A figure of `/proc/PID/status`.
-fn memory_bytes(node: &Node, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process_id())).expect("a running node");
-    let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel counts memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number of KiB") * 1024
-}
-
-/// From here on `VmHWM` is a new peak.
-fn reset_peak(node: &Node) {
-    std::fs::write(format!("/proc/{}/clear_refs", node.process_id()), "5").expect("a process of ours");
 }
 
 /// What the clients were told.

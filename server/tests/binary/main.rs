@@ -20,6 +20,7 @@ mod disk;
 mod function_errors;
 mod leaves;
 mod limits;
+mod long_texts;
 mod membership;
 mod plan_cache;
 mod queries;

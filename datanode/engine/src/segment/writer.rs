@@ -30,6 +30,9 @@ use crate::scan::SortKey;
 const WRITE_BYTES: usize = 1 << 20;
 /// A row group may end up to this part of its rows early, where a series or a bucket of time ends.
 const EARLY_CUT_PART: usize = 4;
+/// The part of a row group's bytes that one column may have: long texts are cut at 4 MiB, since readers decode a page at a
+/// time, and many of them at once. Columns of 64 bytes a row and less are never cut for it.
+const COLUMN_PART: usize = 8;
 
 /// Whose rows a new file holds.
 #[derive(Clone, Debug)]
@@ -328,9 +331,12 @@ fn rows_that_fit(batch: &RecordBatch, rows_max: usize, bytes_max: usize) -> usiz
     fits
 }
 
-/// Bytes of the rows in Arrow's form; those that a slice leaves out do not count.
+/// Bytes of the rows in Arrow's form; those that a slice leaves out do not count. A column that has more than its part
+/// counts as if all were like it.
 fn batch_bytes(batch: &RecordBatch) -> usize {
-    batch.columns().iter().map(array_bytes).sum()
+    let columns = batch.columns().iter().map(array_bytes);
+    let widest = columns.clone().max().unwrap_or(0);
+    columns.sum::<usize>().max(widest * COLUMN_PART)
 }
 
 fn array_bytes(array: &ArrayRef) -> usize {

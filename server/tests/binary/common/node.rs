@@ -176,6 +176,18 @@ impl Node {
         }
     }
 
+    /// A figure of `/proc/PID/status`.
+    pub fn memory_bytes(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id())).expect("a running node");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel counts memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number of KiB") * 1024
+    }
+
+    /// From here on `VmHWM` is a new peak.
+    pub fn reset_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process_id()), "5").expect("a process of ours");
+    }
+
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: touches no memory. The child is not waited for yet, so the id is still its own.
         unsafe { libc::kill(self.process_id() as libc::pid_t, signal) };
