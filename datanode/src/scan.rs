@@ -578,6 +578,9 @@ fn plan_value(value: Option<&Value>, data_type: &DataType) -> DataFusionResult<S
         }
         (Value::Float(value), DataType::Float32) => ScalarValue::Float32(Some(*value as f32)),
         (Value::Float(value), DataType::Float64) => ScalarValue::Float64(Some(*value)),
+        (Value::Decimal(value), DataType::Decimal128(precision, scale)) => {
+            ScalarValue::Decimal128(Some(*value), *precision, *scale)
+        }
         (Value::Bytes(value), DataType::Utf8) => {
             ScalarValue::Utf8(Some(String::from_utf8(value.clone()).map_err(|_| other())?))
         }

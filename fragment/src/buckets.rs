@@ -190,11 +190,11 @@ fn measures_of(function: &AggregateFunctionExpr, trace: &Trace<'_>, time: &mut u
     let source = |expr: &Arc<dyn PhysicalExpr>| *trace.columns.get(expr.downcast_ref::<Column>()?.index())?;
     let type_of = |column: usize| trace.leaf.table_schema().field(column).data_type();
     let summed = |expr: &Arc<dyn PhysicalExpr>| {
-        let integer = expr.downcast_ref::<CastExpr>().filter(|cast| is_wider(cast.cast_type())).map(CastExpr::expr);
-        let column = source(integer.unwrap_or(expr))?;
-        let is_summed = match integer {
-            Some(_) => matches!(type_of(column), DataType::Int16 | DataType::Int32 | DataType::Int64),
-            None => *type_of(column) == DataType::Float64,
+        let cast = expr.downcast_ref::<CastExpr>();
+        let column = source(cast.map_or(expr, CastExpr::expr))?;
+        let is_summed = match (type_of(column), cast.map(CastExpr::cast_type)) {
+            (from, Some(to)) => is_wider(from, to),
+            (from, None) => matches!(from, DataType::Float64 | DataType::Decimal128(..)),
         };
         is_summed.then_some(column)
     };
@@ -226,13 +226,21 @@ fn measures_of(function: &AggregateFunctionExpr, trace: &Trace<'_>, time: &mut u
     (states.len() == measures.len()).then_some(measures)
 }
 
-/// What integers become before they are added up.
-fn is_wider(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Int64 | DataType::Decimal128(..))
+/// Whether one type becomes the other before it is added up, and the sum is the same as that of the values as they are.
+fn is_wider(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Decimal128, Int16, Int32, Int64};
+    match (from, to) {
+        (Int16 | Int32 | Int64, Int64 | Decimal128(..)) => true,
+        (Decimal128(precision, scale), Decimal128(to_precision, to_scale)) => {
+            let digits = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
+            to_scale >= scale && digits(*to_precision, *to_scale) >= digits(*precision, *scale)
+        }
+        _ => false,
+    }
 }
 
 fn is_number(data_type: &DataType) -> bool {
-    use DataType::{Date32, Float32, Float64, Int16, Int32, Int64, Time64, Timestamp};
+    use DataType::{Date32, Decimal128, Float32, Float64, Int16, Int32, Int64, Time64, Timestamp};
     matches!(
         data_type,
         Int16
@@ -240,6 +248,7 @@ fn is_number(data_type: &DataType) -> bool {
             | Int64
             | Float32
             | Float64
+            | Decimal128(..)
             | Date32
             | Time64(TimeUnit::Microsecond)
             | Timestamp(TimeUnit::Microsecond, _)
@@ -442,8 +451,10 @@ fn states(source: &dyn ChunkSource, columns: &[StateColumn], schema: &SchemaRef)
             _ => Arc::clone(array),
         };
         arrays.push(match (array.data_type(), field.data_type()) {
-            (DataType::Decimal128(_, 0), wanted @ DataType::Decimal128(_, scale)) => scaled(&array, *scale, wanted)?,
             (held, wanted) if held == wanted => array,
+            (DataType::Decimal128(_, held), wanted @ DataType::Decimal128(_, scale)) if scale >= held => {
+                scaled(&array, scale - held, wanted)?
+            }
             (_, wanted) => cast_with_options(&array, wanted, &STRICT)?,
         });
     }
@@ -454,9 +465,10 @@ fn states(source: &dyn ChunkSource, columns: &[StateColumn], schema: &SchemaRef)
 /// What does not fit is an error, not NULL.
 const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
-/// Sums of integers as an average of numerics holds them: they may have more digits than its type says.
-fn scaled(sums: &ArrayRef, scale: i8, data_type: &DataType) -> Result<ArrayRef> {
-    let factor = 10_i128.checked_pow(scale.unsigned_abs().into());
+/// Sums as an average of numerics holds them, with so many digits more behind the point: they may have more digits than its
+/// type says.
+fn scaled(sums: &ArrayRef, more: i8, data_type: &DataType) -> Result<ArrayRef> {
+    let factor = 10_i128.checked_pow(more.unsigned_abs().into());
     let scaled = |sum: i128| match factor.and_then(|factor| sum.checked_mul(factor)) {
         Some(scaled) => Ok(scaled),
         None => exec_err!("numeric field overflow"),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err, plan_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -93,7 +93,8 @@ pub(crate) fn fact_of(function: &AggregateFunctionExpr, columns: &[Option<usize>
     }
     let column = *columns.get(argument.downcast_ref::<Column>()?.index())?.as_ref()?;
     let field = function.field();
-    let has_order = is_exact(field.data_type()) || field.data_type().is_floating();
+    let data_type = field.data_type();
+    let has_order = is_exact(data_type) || data_type.is_floating() || matches!(data_type, DataType::Decimal128(..));
     match function.fun().name() {
         "count" => Some(Fact::Count(column)),
         "min" if has_order => Some(Fact::Min(column)),

@@ -85,6 +85,18 @@ const QUERIES: &[(&str, &str)] = &[
          AND time > '2024-01-01 03:10Z' GROUP BY hour ORDER BY hour",
         "Bucket Scan",
     ),
+    ("SELECT min(price), max(price), min(amount), max(amount), count(price) FROM m", "Metadata Aggregate"),
+    ("SELECT sum(price), avg(price), sum(amount), avg(amount), max(price) FROM m", "Bucket Scan"),
+    (
+        "SELECT device, sum(price), avg(price), min(price), last(price, time), first(amount, time), avg(amount) FROM m \
+         GROUP BY device ORDER BY device",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 hour', time) AS hour, sum(amount), avg(price), max(amount) FROM m WHERE device <> 'd3' \
+         AND time > '2024-01-01 03:10Z' GROUP BY hour ORDER BY hour",
+        "Bucket Scan",
+    ),
     ("SELECT device, avg(rare), count(rare), sum(rare) FROM m GROUP BY device ORDER BY device", "Bucket Scan"),
     (
         "SELECT time_bucket('5 hours', time) AS span, avg(rare), max(rare) FROM m GROUP BY span ORDER BY span",
@@ -143,7 +155,8 @@ const CONDITIONS: &[(&str, &str)] = &[
 ];
 
 async fn create(sql: &Sql) {
-    sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text, rare float8, i int, s smallint)")
+    sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text, rare float8, i int, s smallint, \
+             price numeric(12,2), amount numeric)")
         .await;
     sql.run("SELECT create_hypertable('m', 'time', chunk_time_interval => INTERVAL '1 day', partitioning_column => 'device', number_partitions => 4)").await;
     sql.run("SET timezone = 'UTC'").await;
@@ -163,10 +176,12 @@ async fn copy_rows(sql: &Sql, first: usize, count: usize) {
         let note = if row % 3 == 0 { "\\N" } else { "noted" };
         let rare = if row % 10 < 3 && seconds > 100_000 { "0.5" } else { "\\N" };
         lines.push_str(&format!(
-            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note},{rare},{},{}\n",
+            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note},{rare},{},{},{},{}\n",
             row * 31 % 10_007,
             row * 7 % 2_000_003,
-            row % 30_000
+            row % 30_000,
+            if row % 7 == 0 { "\\N".to_owned() } else { format!("{}.{:02}", row % 500, row % 97) },
+            format_args!("-{}.{}", row % 1000, row % 13)
         ));
     }
     sql.copy("COPY m FROM STDIN WITH (FORMAT csv, NULL '\\N')", &lines).await.unwrap();

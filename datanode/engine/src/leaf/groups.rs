@@ -19,7 +19,7 @@ const KEY_BYTES: usize = 200;
 /// What a group takes besides its measures: key, start, and its entry among the buckets of its key.
 const GROUP_BYTES: usize = 48;
 /// A measure of a group: its value, whether there is one, the time of a first or last one.
-const MEASURE_BYTES: usize = 25;
+const MEASURE_BYTES: usize = 33;
 
 /// The type of sums of integers.
 pub(super) const SUM_OF_INTEGERS: DataType = DataType::Decimal128(38, 0);
@@ -46,7 +46,8 @@ pub struct GroupStates {
     pub keys: Vec<ArrayRef>,
     /// Starts of buckets; zero without a grid.
     pub buckets: Int64Array,
-    /// One per measure: counts as bigint, sums of integers as numerics without a fraction, others as their columns.
+    /// One per measure: counts as bigint, sums of integers as numerics without a fraction, of numerics with 38 digits, others
+    /// as their columns.
     pub measures: Vec<ArrayRef>,
 }
 
@@ -64,8 +65,8 @@ enum State {
     Unknown,
     Counts(Vec<i64>),
     Ints(Known<i64>),
-    /// Of integers.
-    Sums(Known<i128>),
+    /// Sums of integers, and whatever is asked of numerics. The flag: a sum does not fit.
+    Decimals(Known<i128>, bool),
     Floats(Known<f64>),
 }
 
@@ -242,10 +243,14 @@ impl State {
                 known.grow(count);
                 Arc::new(Int64Array::new(known.values.into(), Some(NullBuffer::from(known.valid))))
             }
-            Self::Sums(mut known) => {
+            Self::Decimals(_, true) => {
+                return Err(ArrowError::ArithmeticOverflow("a sum of numerics".to_owned()));
+            }
+            Self::Decimals(mut known, false) => {
                 known.grow(count);
-                let sums = Decimal128Array::new(known.values.into(), Some(NullBuffer::from(known.valid)));
-                Arc::new(sums.with_data_type(SUM_OF_INTEGERS))
+                let numbers = Decimal128Array::new(known.values.into(), Some(NullBuffer::from(known.valid)));
+                // Its scale is that of the numbers.
+                return Ok(Arc::new(numbers.with_data_type(data_type.unwrap_or(&SUM_OF_INTEGERS).clone())));
             }
             Self::Floats(mut known) => {
                 known.grow(count);
@@ -266,11 +271,25 @@ impl State {
         if let Self::Ints(known) = self { Some(known) } else { None }
     }
 
-    fn sums(&mut self) -> Option<&mut Known<i128>> {
+    fn decimals(&mut self) -> Option<&mut Known<i128>> {
         if matches!(self, Self::Unknown) {
-            *self = Self::Sums(Known::default());
+            *self = Self::Decimals(Known::default(), false);
         }
-        if let Self::Sums(known) = self { Some(known) } else { None }
+        if let Self::Decimals(known, _) = self { Some(known) } else { None }
+    }
+
+    /// `None`: it does not fit.
+    fn add_sum(&mut self, slot: usize, sum: Option<i128>) {
+        let mut whole = sum;
+        if let Some(known) = self.decimals() {
+            known.merge(slot, sum.unwrap_or_default(), |a, b| {
+                whole = whole.and_then(|_| a.checked_add(b));
+                whole.unwrap_or_default()
+            });
+        }
+        if let Self::Decimals(_, overflows) = self {
+            *overflows |= whole.is_none();
+        }
     }
 
     fn floats(&mut self) -> Option<&mut Known<f64>> {
@@ -333,8 +352,20 @@ fn add_to(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>,
                 Some(nulls) if nulls.null_count() == nulls.len() => return,
                 Some(nulls) => nulls.valid_indices().map(|row| i128::from(ints[row])).sum(),
             };
-            if let Some(known) = state.sums().filter(|_| !rows.is_empty()) {
-                known.merge(slot, sum, |a: i128, b| a + b);
+            if !rows.is_empty() {
+                state.add_sum(slot, Some(sum));
+            }
+        }
+        (Measure::Sum(_), Some(values @ Values::Decimal(_))) => {
+            let decimals = &values.decimals()[rows.clone()];
+            let add = |sum: i128, more: &i128| sum.checked_add(*more);
+            let sum = match nulls_of(values.nulls(), rows) {
+                None => decimals.iter().try_fold(0, add),
+                Some(nulls) if nulls.null_count() == nulls.len() => return,
+                Some(nulls) => nulls.valid_indices().map(|row| &decimals[row]).try_fold(0, add),
+            };
+            if !rows.is_empty() {
+                state.add_sum(slot, sum);
             }
         }
         (Measure::Min(_) | Measure::Max(_), Some(values)) => extreme(measure, state, slot, rows, values),
@@ -396,6 +427,17 @@ fn extreme(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>
                 known.merge(slot, best, better);
             }
         }
+        Values::Decimal(_) => {
+            let better = if is_min { i128::min } else { i128::max };
+            let decimals = &values.decimals()[rows.clone()];
+            let best = match &nulls {
+                None => decimals.iter().copied().reduce(better),
+                Some(nulls) => nulls.valid_indices().map(|row| decimals[row]).reduce(better),
+            };
+            if let (Some(best), Some(known)) = (best, state.decimals()) {
+                known.merge(slot, best, better);
+            }
+        }
         Values::Counts(_) | Values::Other(_) => {}
     }
 }
@@ -435,6 +477,12 @@ fn end_value(
         Values::Float(_) => {
             let value = (!is_null).then(|| values.floats()[row]);
             if let Some(known) = state.floats() {
+                known.replace(slot, time, value, is_better);
+            }
+        }
+        Values::Decimal(_) => {
+            let value = (!is_null).then(|| values.decimals()[row]);
+            if let Some(known) = state.decimals() {
                 known.replace(slot, time, value, is_better);
             }
         }

@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 
 use super::row_group::flaw;
 use super::runs::integers;
@@ -23,6 +23,7 @@ pub(super) struct Measured {
 pub(super) enum Values {
     Int(ArrayRef),
     Float(ArrayRef),
+    Decimal(ArrayRef),
     /// Of rows, or of values that are not NULL, in each piece.
     Counts(Int64Array),
     /// Only whether they are NULL is asked.
@@ -68,6 +69,7 @@ impl Values {
         Ok(match array.data_type() {
             DataType::Float64 => Self::Float(ArrayRef::clone(array)),
             DataType::Float32 => Self::Float(cast(array, &DataType::Float64).map_err(flaw)?),
+            DataType::Decimal128(..) => Self::Decimal(ArrayRef::clone(array)),
             DataType::Int64 => Self::Int(ArrayRef::clone(array)),
             DataType::Int16 | DataType::Int32 | DataType::Timestamp(..) | DataType::Time64(_) => {
                 Self::Int(cast(array, &DataType::Int64).map_err(flaw)?)
@@ -82,7 +84,7 @@ impl Values {
 
     pub fn nulls(&self) -> Option<&NullBuffer> {
         let nulls = match self {
-            Self::Int(array) | Self::Float(array) | Self::Other(array) => array.nulls(),
+            Self::Int(array) | Self::Float(array) | Self::Decimal(array) | Self::Other(array) => array.nulls(),
             Self::Counts(_) => None,
         };
         nulls.filter(|nulls| nulls.null_count() > 0)
@@ -92,6 +94,10 @@ impl Values {
         if let Self::Int(array) = self { array.as_primitive::<Int64Type>().values() } else { &[] }
     }
 
+    pub fn decimals(&self) -> &[i128] {
+        if let Self::Decimal(array) = self { array.as_primitive::<Decimal128Type>().values() } else { &[] }
+    }
+
     pub fn floats(&self) -> &[f64] {
         if let Self::Float(array) = self { array.as_primitive::<Float64Type>().values() } else { &[] }
     }
@@ -99,13 +105,13 @@ impl Values {
 
 /// Whether a column of that type has the measure here.
 pub(super) fn can_measure(measure: Measure, data_type: &DataType) -> bool {
-    let is_float = matches!(data_type, DataType::Float32 | DataType::Float64);
-    let is_int = matches!(data_type, DataType::Int16 | DataType::Int32 | DataType::Int64);
+    use DataType::{Decimal128, Float32, Float64, Int16, Int32, Int64};
+    let is_number = matches!(data_type, Int16 | Int32 | Int64 | Float32 | Float64 | Decimal128(..));
     let is_time = matches!(data_type, DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_));
     match measure {
         Measure::Rows | Measure::FirstTime | Measure::LastTime | Measure::Count(_) => true,
-        Measure::Sum(_) => is_float || is_int,
-        Measure::Min(_) | Measure::Max(_) | Measure::First(_) | Measure::Last(_) => is_float || is_int || is_time,
+        Measure::Sum(_) => is_number,
+        Measure::Min(_) | Measure::Max(_) | Measure::First(_) | Measure::Last(_) => is_number || is_time,
     }
 }
 
@@ -117,6 +123,7 @@ mod tests {
     fn sums_are_of_numbers_and_extremes_of_what_is_held_as_one() {
         assert!(can_measure(Measure::Sum(0), &DataType::Float32));
         assert!(can_measure(Measure::Sum(0), &DataType::Int64));
+        assert!(can_measure(Measure::Sum(0), &DataType::Decimal128(12, 2)));
         assert!(!can_measure(Measure::Sum(0), &DataType::Date32));
         assert!(can_measure(Measure::Last(0), &DataType::Date32));
         assert!(!can_measure(Measure::Max(0), &DataType::Utf8));

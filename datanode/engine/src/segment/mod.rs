@@ -38,7 +38,7 @@ pub use statistics::ZoneStatistics;
 pub use writer::{SegmentLimits, SegmentRows, SegmentSpec, SegmentSummary, write};
 
 /// Version of the files that are written, and the newest that is read.
-pub const SEGMENT_VERSION: u32 = 4;
+pub const SEGMENT_VERSION: u32 = 5;
 /// The oldest that is read.
 pub const SEGMENT_VERSION_MIN: u32 = 1;
 /// Rows of a row group, at most, in files that are written.

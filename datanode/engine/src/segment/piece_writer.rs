@@ -4,22 +4,29 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, Int64Array, PrimitiveArray, UInt32Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray,
+    UInt32Array,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
-use arrow::datatypes::{Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
 use meridian_proto::types::SqlType;
 
 use super::encoding::decimal::Float;
-use super::pieces::{PieceColumn, Pieces};
+use super::pieces::{PieceColumn, Pieces, sum_type};
 
 /// Widths of buckets, the narrowest first: each divides the next, so that pieces of one make up buckets of all wider ones.
 pub const WIDTHS_US: [i64; 6] = [60_000_000, 300_000_000, 900_000_000, 3_600_000_000, 21_600_000_000, 86_400_000_000];
 /// Rows of a piece on average, at least. What is known of a metric in a piece takes 6 to 10 bytes, its rows 0.3 to 1 byte
 /// each: statistics are a tenth of the file at most. For a row every 10 seconds pieces are an hour long.
 const PIECE_ROWS_MIN: usize = 120;
+
+/// The first number with more digits than a numeric has.
+const DECIMAL_LIMIT: u128 = 10u128.pow(DECIMAL128_MAX_PRECISION as u32);
 
 /// Pieces, and in which rows they have their least and greatest time.
 pub struct FoundPieces {
@@ -101,6 +108,7 @@ impl FoundPieces {
             SqlType::Int8 => Some(self.integers(array.as_primitive::<Int64Type>())?),
             SqlType::Float4 => Some(self.floats(array.as_primitive::<Float32Type>())?),
             SqlType::Float8 => Some(self.floats(array.as_primitive::<Float64Type>())?),
+            SqlType::Numeric(_) => Some(self.decimals(array.as_primitive::<Decimal128Type>(), &sum_type(sql_type))?),
             SqlType::Timestamp | SqlType::Timestamptz if is_time => {
                 let (mins, maxs) = (take(array, &self.firsts, None)?, take(array, &self.lasts, None)?);
                 let (firsts, lasts) = (ArrayRef::clone(&mins), ArrayRef::clone(&maxs));
@@ -130,6 +138,27 @@ impl FoundPieces {
         }
         let sums = sums.into_iter().map(|sum| sum.map(i64::try_from).transpose()).collect::<Result<Int64Array, _>>();
         found.finish(self, array, sums.ok().map(|sums| Arc::new(sums) as ArrayRef), None)
+    }
+
+    fn decimals(&self, array: &PrimitiveArray<Decimal128Type>, sums_of: &SqlType) -> Result<PieceColumn, ArrowError> {
+        let mut found = Collected::<Decimal128Type>::new(self.pieces.len());
+        // `None` as a whole: one does not fit.
+        let mut sums = Some(Vec::with_capacity(self.pieces.len()));
+        for piece in 0..self.pieces.len() {
+            let (mut sum, mut ends) = (Some(0i128), None);
+            let count = for_each_value(array, self.pieces.rows_of(piece), |value: i128| {
+                sum = sum.and_then(|sum| sum.checked_add(value));
+                ends = Some(ends.map_or((value, value), |(min, max): (i128, i128)| (min.min(value), max.max(value))));
+            });
+            found.push(count, ends);
+            let sum = sum.filter(|sum| sum.unsigned_abs() < DECIMAL_LIMIT);
+            sums = sums.zip(sum).map(|(mut sums, sum)| {
+                sums.push((count > 0).then_some(sum));
+                sums
+            });
+        }
+        let sums = sums.map(|sums| Arc::new(Decimal128Array::from(sums).with_data_type(sums_of.arrow())) as ArrayRef);
+        found.finish(self, array, sums, None)
     }
 
     fn floats<T: ArrowPrimitiveType>(&self, array: &PrimitiveArray<T>) -> Result<PieceColumn, ArrowError>
@@ -209,8 +238,8 @@ impl<T: ArrowPrimitiveType> Collected<T> {
         Ok(PieceColumn {
             counts: self.counts.into(),
             sums,
-            mins: Arc::new(PrimitiveArray::<T>::from_iter(self.mins)),
-            maxs: Arc::new(PrimitiveArray::<T>::from_iter(self.maxs)),
+            mins: Arc::new(PrimitiveArray::<T>::from_iter(self.mins).with_data_type(array.data_type().clone())),
+            maxs: Arc::new(PrimitiveArray::<T>::from_iter(self.maxs).with_data_type(array.data_type().clone())),
             firsts: take(array, &found.firsts, None)?,
             lasts: take(array, &found.lasts, None)?,
             known,

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, Int64Type};
 use meridian_proto::schema::Column;
-use meridian_proto::types::SqlType;
+use meridian_proto::types::{NUMERIC_UNLIMITED, SqlType};
 
 use super::bundle;
 use super::decode;
@@ -97,8 +97,8 @@ impl Pieces {
 pub struct PieceColumn {
     /// Values that are not NULL.
     pub counts: Int64Array,
-    /// Sums of those values, NULL where there are none: i64 of integers, f64 of floats, added in the order of rows. `None`
-    /// of times, and where a sum does not fit.
+    /// Sums of those values, NULL where there are none: i64 of integers, f64 of floats, added in the order of rows, numerics
+    /// of 38 digits of numerics. `None` of times, and where a sum does not fit.
     pub sums: Option<ArrayRef>,
     /// Of the column's type; NULL where there are no values.
     pub mins: ArrayRef,
@@ -187,8 +187,16 @@ pub(super) fn is_time(sql_type: &SqlType) -> bool {
     matches!(sql_type, SqlType::Timestamp | SqlType::Timestamptz)
 }
 
-fn sum_type(sql_type: &SqlType) -> SqlType {
-    if matches!(sql_type, SqlType::Float4 | SqlType::Float8) { SqlType::Float8 } else { SqlType::Int8 }
+/// Of the sums of a column.
+pub(super) fn sum_type(sql_type: &SqlType) -> SqlType {
+    match sql_type {
+        SqlType::Float4 | SqlType::Float8 => SqlType::Float8,
+        SqlType::Numeric(limits) => {
+            let (_, scale) = limits.unwrap_or(NUMERIC_UNLIMITED);
+            SqlType::Numeric(Some((DECIMAL128_MAX_PRECISION, scale)))
+        }
+        _ => SqlType::Int8,
+    }
 }
 
 impl<F: DiskFile> SegmentReader<F> {
@@ -208,8 +216,8 @@ impl<F: DiskFile> SegmentReader<F> {
         Ok(Some(pieces))
     }
 
-    /// What is known of a column in each piece; `None` without pieces and for other types than integers, floats and the
-    /// time that rows are sorted by.
+    /// What is known of a column in each piece; `None` without pieces and for other types than integers, floats, numerics
+    /// and the time that rows are sorted by.
     pub async fn piece_statistics(
         &self,
         row_group: usize,

@@ -121,6 +121,10 @@ fn extremes(zone: &ArchivedZone, sql_type: &SqlType) -> (Known, Known) {
     match (zone, sql_type) {
         (_, SqlType::Bool) => (Known::Unknown, Known::Unknown),
         (ArchivedZone::Int { min, max }, _) => (int(min.to_native()), int(max.to_native())),
+        (ArchivedZone::Decimal { min, max }, _) => {
+            let decimal = |value: i128| Known::Value(Value::Decimal(value));
+            (decimal(min.to_native()), decimal(max.to_native()))
+        }
         (ArchivedZone::Float { min, max, nan: false }, _) => (float(min.to_native()), float(max.to_native())),
         // Texts end nowhere with a byte that cannot be counted up, so that a cut-off end has its full length.
         (ArchivedZone::Bytes { min, max: ArchivedOption::Some(max) }, SqlType::Text | SqlType::Varchar(_)) => {
@@ -170,6 +174,9 @@ mod tests {
         let int = |value| Known::Value(Value::Int(value));
         check(&Zone::Int { min: 3, max: 9 }, &SqlType::Int4, (int(3), int(9)));
         check(&Zone::Int { min: 0, max: 1 }, &SqlType::Bool, unknown());
+        let decimal = |value| Known::Value(Value::Decimal(value));
+        let numeric = SqlType::Numeric(Some((12, 2)));
+        check(&Zone::Decimal { min: -150, max: 1 << 70 }, &numeric, (decimal(-150), decimal(1 << 70)));
         let five = Known::Value(Value::Float(5.0));
         check(&Zone::Float { min: 0.0, max: 5.0, nan: false }, &SqlType::Float8, (Known::Unknown, five));
         check(&Zone::Float { min: 0.0, max: 5.0, nan: true }, &SqlType::Float8, unknown());

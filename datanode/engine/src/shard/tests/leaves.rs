@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use arrow::array::Float64Array;
+use arrow::array::{Decimal128Array, Float64Array};
 use arrow::datatypes::{DataType, Float64Type};
 use meridian_proto::time::bucket_start;
 
@@ -26,6 +26,7 @@ pub(super) const RACK: usize = 2;
 pub(super) const VALUE: usize = 3;
 const ID: usize = 4;
 const LOAD: usize = 5;
+const PRICE: usize = 6;
 
 fn series_schema() -> TableSchema {
     let columns = vec![
@@ -35,6 +36,7 @@ fn series_schema() -> TableSchema {
         column(4, "value", SqlType::Int8),
         column(5, "id", SqlType::Int8),
         column(6, "load", SqlType::Float8),
+        column(7, "price", SqlType::Numeric(Some((30, 3)))),
     ];
     TableSchema { version: SchemaVersion(1), columns }
 }
@@ -55,7 +57,14 @@ fn load_of(row: &Row) -> Option<f64> {
     })
 }
 
+/// Of the value and the number; now and then one so great that the sum of a piece has too many digits for a bigint.
+fn price_of(row: &Row) -> Option<i128> {
+    let price = i128::from(row.3?) * 1000 + i128::from(row.4 % 1000);
+    Some(if row.4 % 700 == 0 { price + 10i128.pow(25) } else { price })
+}
+
 pub(super) fn encode(rows: &[Row]) -> Bytes {
+    let prices = rows.iter().map(price_of).collect::<Decimal128Array>();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC")),
         Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<StringArray>()),
@@ -63,6 +72,7 @@ pub(super) fn encode(rows: &[Row]) -> Bytes {
         Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>()),
         Arc::new(rows.iter().map(|row| row.4).collect::<Int64Array>()),
         Arc::new(rows.iter().map(load_of).collect::<Float64Array>()),
+        Arc::new(prices.with_data_type(DataType::Decimal128(30, 3))),
     ];
     encode_rows(&RecordBatch::try_new(series_schema().arrow(), columns).unwrap()).unwrap()
 }
@@ -293,7 +303,8 @@ async fn check_look(seed: u64, shard: &Shard<SimulatedDisk>, look: &Look) {
         assert_eq!(ends_of(&ends, &look.series), ends_of(&expected, &look.series), "seed {seed}: {look:?}");
     }
 
-    let questions = vec![Fact::Rows, Fact::Count(VALUE), Fact::Min(VALUE), Fact::Max(TIME), Fact::Max(HOST)];
+    let extremes = [Fact::Min(VALUE), Fact::Max(TIME), Fact::Max(HOST), Fact::Min(PRICE)];
+    let questions = [Fact::Rows, Fact::Count(VALUE)].into_iter().chain(extremes).collect();
     let (rows, facts) = read(shard, look, &look.bounds, Want::Facts(questions)).await;
     check_facts(&filtered(rows), facts.unwrap().answers(), &expected, look);
     check_buckets(seed, shard, look, &filtered, &expected).await;
@@ -333,9 +344,11 @@ struct Sums {
     load: Option<Load>,
     load_min: Option<Load>,
     load_max: Option<Load>,
+    /// Sum, least and greatest.
+    prices: [Option<i128>; 3],
 }
 
-const MEASURES: [Measure; 12] = [
+const MEASURES: [Measure; 15] = [
     Measure::Rows,
     Measure::Count(VALUE),
     Measure::Min(VALUE),
@@ -348,6 +361,9 @@ const MEASURES: [Measure; 12] = [
     Measure::Min(LOAD),
     Measure::Max(LOAD),
     Measure::Sum(VALUE),
+    Measure::Sum(PRICE),
+    Measure::Min(PRICE),
+    Measure::Max(PRICE),
 ];
 
 type Group = (Vec<Option<String>>, i64);
@@ -358,7 +374,8 @@ impl Sums {
         let values = value.is_some().into();
         let loads = Self { load, load_min: load, load_max: load, ..Self::default() };
         let sum = value.map(i128::from);
-        Self { rows: 1, values, sum, min: value, max: value, first: time, last: time, ..loads }
+        let prices = [price_of(row); 3];
+        Self { rows: 1, values, sum, min: value, max: value, first: time, last: time, prices, ..loads }
     }
 
     fn add(&mut self, more: Self) {
@@ -376,6 +393,10 @@ impl Sums {
         self.load = merge(self.load, more.load, |a, b| Load(a.0 + b.0));
         self.load_min = merge(self.load_min, more.load_min, Load::lesser);
         self.load_max = merge(self.load_max, more.load_max, Load::greater);
+        let both: [fn(i128, i128) -> i128; 3] = [|a, b| a + b, i128::min, i128::max];
+        for ((price, more), both) in self.prices.iter_mut().zip(more.prices).zip(both) {
+            *price = (*price).into_iter().chain(more).reduce(both);
+        }
     }
 }
 
@@ -461,6 +482,7 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
         load: load(8, row),
         load_min: load(9, row),
         load_max: load(10, row),
+        prices: [12, 13, 14].map(|at| numeric(at, row)),
     };
     (0..states.buckets.len()).map(|row| ((key(row), states.buckets.value(row)), sums(row))).collect()
 }
@@ -487,6 +509,11 @@ fn check_facts(rest: &BTreeSet<Row>, facts: &[Answered], expected: &BTreeSet<Row
         Answered::Value(Some(Value::Bytes(host))) => Some(String::from_utf8(host.clone()).unwrap()),
         other => panic!("{other:?}"),
     };
+    let price = match &facts[5] {
+        Answered::Value(None) => None,
+        Answered::Value(Some(Value::Decimal(price))) => Some(*price),
+        other => panic!("{other:?}"),
+    };
     let values = |rows: &BTreeSet<Row>| rows.iter().filter_map(|row| row.3).collect::<Vec<_>>();
     assert_eq!(rest.len() as u64 + count(&facts[0]), expected.len() as u64, "{look:?}");
     assert_eq!(values(rest).len() as u64 + count(&facts[1]), values(expected).len() as u64, "{look:?}");
@@ -496,6 +523,8 @@ fn check_facts(rest: &BTreeSet<Row>, facts: &[Answered], expected: &BTreeSet<Row
     assert_eq!(max, expected.iter().map(|row| row.0).max(), "{look:?}");
     let max = rest.iter().filter_map(|row| row.1.clone()).chain(host).max();
     assert_eq!(max, expected.iter().filter_map(|row| row.1.clone()).max(), "{look:?}");
+    let min = rest.iter().filter_map(price_of).chain(price).min();
+    assert_eq!(min, expected.iter().filter_map(price_of).min(), "{look:?}");
 }
 
 /// Lives through the steps, looking once after each.
@@ -704,6 +733,8 @@ fn rows_are_decoded_only_where_pieces_do_not_tell() {
         let grid = |width, origin| Grid { width, origin };
         assert_eq!(decoded(Measure::Sum(LOAD), grid(HOUR, 0), None).await, 360, "the hour with an infinite load");
         assert_eq!(decoded(Measure::Last(LOAD), grid(2 * HOUR, HOUR), None).await, 0);
+        assert_eq!(decoded(Measure::Sum(PRICE), grid(HOUR, 0), None).await, 0);
+        assert_eq!(decoded(Measure::Last(PRICE), grid(HOUR, 0), None).await, 0);
         assert_eq!(decoded(Measure::Min(VALUE), grid(HOUR, 0), Some(HOUR / 2)).await, 360, "the hour that is cut");
         assert_eq!(decoded(Measure::Min(VALUE), grid(HOUR, HOUR / 2), None).await, 6 * 360);
         assert_eq!(
