@@ -17,6 +17,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::SortField;
+use futures::future::join;
 use meridian_proto::Refusal;
 
 use self::fresh::Fresh;
@@ -36,6 +37,7 @@ use crate::leaf::{LeafCache, SeriesPredicate, SortedBy};
 use crate::order::Keys;
 use crate::pace::{self, breathe_reading};
 use crate::scan::{BATCH_ROWS_MAX, Scan, ScanStatistics, SortColumn};
+use crate::segment::ReadAhead;
 
 /// Decoded rows that wait in all sources together, about. 16 MiB are 40 Ki rows of 400 bytes.
 const WAITING_BYTES_MAX: usize = 16 << 20;
@@ -50,6 +52,8 @@ const FIRST_ROWS: usize = 1024;
 const ROWS_BESIDE_WRITES: usize = 2048;
 /// Reads without handing anything out: some 10 ms.
 const STEPS_MAX: usize = 16;
+/// Rows that are read at once by then: who wanted few has them.
+const AHEAD_ROWS_MIN: usize = 4 * LOAD_ROWS_MIN;
 
 /// A scan of some chunks in an order.
 pub struct SortedScan {
@@ -65,6 +69,8 @@ pub struct SortedStream<D: Disk = GlommioDisk> {
     sources: Vec<Source<D>>,
     /// Sources that are not at their end, by the least key that they may have.
     least: BinaryHeap<Reverse<(Key, usize)>>,
+    /// Pages of a source that was to come next, and which one.
+    ahead: Option<(usize, ReadAhead)>,
     /// What the next batch is made of.
     taken: Vec<Taken>,
     taken_rows: usize,
@@ -136,6 +142,7 @@ impl<D: Disk> SortedStream<D> {
             reading,
             sources: Vec::new(),
             least: BinaryHeap::new(),
+            ahead: None,
             taken: Vec::new(),
             taken_rows: 0,
             ready: VecDeque::new(),
@@ -211,6 +218,7 @@ impl<D: Disk> SortedStream<D> {
     /// Damage ends the scan: no partial answers.
     fn give_up(&mut self, refusal: Refusal) -> Refusal {
         self.least.clear();
+        self.ahead = None;
         self.sources.clear();
         self.taken.clear();
         self.taken_rows = 0;
@@ -243,7 +251,14 @@ impl<D: Disk> SortedStream<D> {
         let Some(Reverse((_, at))) = self.least.pop() else { return Ok(false) };
         let has_read = self.sources[at].stretches.is_empty();
         if has_read {
-            self.read_on(at).await?
+            let ahead = self.read_ahead();
+            let (read, ahead) = join(self.read_on(at), ahead).await;
+            if let Some((source, pages, bytes)) = ahead {
+                self.reading.statistics.bytes_read += bytes;
+                self.ahead = Some((source, pages));
+            }
+            read?;
+            self.ahead.take_if(|(source, _)| *source == at && !self.sources[at].stretches.is_empty());
         } else {
             self.take_from(at).await?
         }
@@ -254,6 +269,26 @@ impl<D: Disk> SortedStream<D> {
             self.sources[at].rest = Rest::Nothing;
         }
         Ok(has_read)
+    }
+
+    /// Has the disk read for the row group that comes next while one is decoded. What fails is told when its turn comes.
+    fn read_ahead(&self) -> impl Future<Output = Option<(usize, ReadAhead, u64)>> + use<D> {
+        let next = self.least.peek().map(|Reverse((_, next))| *next);
+        let is_known = |next: &usize| self.ahead.as_ref().is_some_and(|(source, _)| source == next);
+        let next = next.filter(|next| self.reading.load_rows >= AHEAD_ROWS_MIN && !is_known(next));
+        let next = next.and_then(|next| match &self.sources[next].rest {
+            Rest::RowGroup(part, piece) => {
+                let scan = part.scan_of(piece, &self.reading.cache);
+                let columns = scan.first_read(&part.columns, &self.reading.predicates);
+                Some((next, Rc::clone(&piece.reader), piece.row_group, columns))
+            }
+            _ => None,
+        });
+        async move {
+            let (next, reader, row_group, columns) = next?;
+            let (pages, bytes) = reader.read_ahead(row_group, &columns).await.ok().flatten()?;
+            Some((next, pages, bytes))
+        }
     }
 
     /// Takes what no other source may have anything before.

@@ -236,3 +236,36 @@ fn a_scan_of_many_rows_holds_few_of_them() {
         assert_eq!(shard.status().scan_bytes, 0);
     });
 }
+
+#[test]
+fn the_next_row_group_is_read_ahead_of_those_who_want_many_rows() {
+    run(async {
+        let uncached = ShardOptions { page_cache_bytes_max: 0, ..options(&simulated()) };
+        let (shard, _) = Shard::open_on(SimulatedDisk::new(1), uncached).await.unwrap();
+        shard.open_chunk(series_spec()).await.unwrap();
+        for part in 0..10 {
+            let rows = encode(&times(part * 1000, 1000, 20));
+            shard.write(Write { rows, ..write(1 + part as u64, []) }).await.unwrap();
+        }
+        shard.flush().await.unwrap();
+        shard.begin_read(CHUNK, EPOCH, Ts(99)).await.unwrap();
+        let scan = || {
+            let order = vec![by(HOST), by(RACK), by(TIME)];
+            shard.scan_sorted(SortedScan { scans: vec![all_columns(99)], order, predicates: Rc::default() }).unwrap()
+        };
+        let mut few = scan();
+        assert!(few.next().await.unwrap().unwrap().num_rows() > 0);
+        drop(few);
+        assert_eq!(shard.status().page_cache.read_ahead, 0);
+        let (mut stream, mut rows) = (scan(), 0);
+        while let Some(batch) = stream.next().await {
+            rows += batch.unwrap().num_rows();
+        }
+        let (row_groups, status) = (stream.statistics().row_groups_scanned, shard.status());
+        assert!(rows == 400_000 && row_groups > 4, "{rows} rows, {row_groups} row groups");
+        // Some page of each but the first one.
+        assert!(status.page_cache.read_ahead >= row_groups - 1, "{status:?}");
+        drop(stream);
+        assert_eq!(shard.status().scan_bytes, 0);
+    });
+}
