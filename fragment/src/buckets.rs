@@ -263,9 +263,12 @@ enum GroupSource {
 /// Where a group's value comes from, down to the leaf.
 fn source_of_group(expr: &Arc<dyn PhysicalExpr>, input: &Arc<dyn ExecutionPlan>) -> Option<GroupSource> {
     if let Some(function) = expr.downcast_ref::<ScalarFunctionExpr>() {
-        let [width, time] = function.args() else { return None };
+        let [width, time, others @ ..] = function.args() else { return None };
         let GroupSource::Column(time) = source_of_group(time, input)? else { return None };
-        let grid = grid_of(function.fun().name(), width.downcast_ref::<Literal>()?.value())?;
+        let value =
+            |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Literal>().map(|literal| literal.value().clone());
+        let others = others.iter().map(value).collect::<Option<Vec<_>>>()?;
+        let grid = grid_of(function.fun().name(), &value(width)?, &others)?;
         return Some(GroupSource::Bucket { time, grid });
     }
     let index = expr.downcast_ref::<Column>()?.index();
@@ -284,22 +287,55 @@ fn source_of_group(expr: &Arc<dyn PhysicalExpr>, input: &Arc<dyn ExecutionPlan>)
     source_of_group(&column, filter.input())
 }
 
-/// `time_bucket` with a width that is always the same length.
-fn grid_of(function: &str, width: &ScalarValue) -> Option<Grid> {
+/// `time_bucket` with a width that is always the same length, with an origin or an offset, or by the clocks of UTC.
+fn grid_of(function: &str, width: &ScalarValue, others: &[ScalarValue]) -> Option<Grid> {
     if function != "time_bucket" {
         return None;
     }
     let (width, origin) = match width {
-        ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months: 0, days, nanoseconds })) => {
-            let width = i64::from(*days).checked_mul(US_PER_DAY)?.checked_add(nanoseconds / 1000)?;
-            (width, BUCKET_ORIGIN_US)
+        ScalarValue::IntervalMonthDayNano(Some(width)) => (fixed_us(*width)?, origin_of(others)?),
+        _ => {
+            let offset = match others {
+                [] => 0,
+                [offset] => integer(offset)?,
+                _ => return None,
+            };
+            (integer(width)?, offset)
         }
-        ScalarValue::Int16(Some(width)) => (i64::from(*width), 0),
-        ScalarValue::Int32(Some(width)) => (i64::from(*width), 0),
-        ScalarValue::Int64(Some(width)) => (*width, 0),
-        _ => return None,
     };
     (width > 0).then_some(Grid { width, origin })
+}
+
+fn integer(value: &ScalarValue) -> Option<i64> {
+    match value {
+        ScalarValue::Int16(value) => value.map(i64::from),
+        ScalarValue::Int32(value) => value.map(i64::from),
+        ScalarValue::Int64(value) => *value,
+        _ => None,
+    }
+}
+
+/// `None` where its length depends on the calendar.
+fn fixed_us(interval: IntervalMonthDayNano) -> Option<i64> {
+    let IntervalMonthDayNano { months: 0, days, nanoseconds } = interval else { return None };
+    i64::from(days).checked_mul(US_PER_DAY)?.checked_add(nanoseconds / 1000)
+}
+
+/// Where buckets begin that have such arguments behind the time.
+fn origin_of(others: &[ScalarValue]) -> Option<i64> {
+    let others = match others {
+        [ScalarValue::Utf8(Some(zone)), others @ ..] if zone.eq_ignore_ascii_case("utc") => others,
+        others => others,
+    };
+    match others {
+        [] => Some(BUCKET_ORIGIN_US),
+        [ScalarValue::TimestampMicrosecond(Some(origin), _)] => {
+            (*origin != i64::MIN && *origin != i64::MAX).then_some(*origin)
+        }
+        // Buckets of times that the offset was taken from, put back behind them.
+        [ScalarValue::IntervalMonthDayNano(Some(offset))] => BUCKET_ORIGIN_US.checked_add(fixed_us(*offset)?),
+        _ => None,
+    }
 }
 
 /// Types whose buckets are found by adding and dividing their numbers.

@@ -198,7 +198,7 @@ const PCO: Codec = Codec {
         Values::Doubles(values) => pco::standalone::simple_compress(values, &pco_config()).ok(),
         Values::Texts(_) => None,
     },
-    decode: |bytes, _, _| {
+    decode: |bytes, _| {
         // Doubles and integers are told apart by the first byte of a chunk; asking for the other kind is an error.
         let integers = pco::standalone::simple_decompress(bytes).map(Values::Integers);
         integers.or_else(|_| pco::standalone::simple_decompress(bytes).map(Values::Doubles)).expect("pco reads its own")

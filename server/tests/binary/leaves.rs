@@ -103,6 +103,24 @@ const QUERIES: &[(&str, &str)] = &[
         "Bucket Scan",
     ),
     ("SELECT max(value), count(*) FROM m WHERE device LIKE 'd%' AND device <> 'd3'", "Bucket Scan"),
+    (
+        "SELECT time_bucket('90 minutes', time, '20 minutes'::interval) AS span, count(*), max(n) FROM m GROUP BY span \
+         ORDER BY span",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('7 hours', time, timestamptz '2024-01-01 00:30Z') AS span, device, sum(n) FROM m \
+         WHERE time < '2024-01-03 00:10Z' GROUP BY span, device ORDER BY span, device",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 day', time, 'UTC') AS day, sum(n), count(*) FROM m GROUP BY day ORDER BY day",
+        "Bucket Scan",
+    ),
+    (
+        "SELECT time_bucket('1 day', time, 'Asia/Kathmandu') AS day, count(*) FROM m GROUP BY day ORDER BY day",
+        "Chunk Scan",
+    ),
     ("SELECT time_bucket('1 month', time) AS month, count(*) FROM m GROUP BY month ORDER BY 1", "Chunk Scan"),
     (
         "SELECT n FROM m WHERE device = 'd2' AND time BETWEEN '2024-01-02Z' AND '2024-01-02 01:00Z' ORDER BY n",
