@@ -8,7 +8,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBat
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{CastOptions, cast_with_options, nullif};
-use arrow::datatypes::{DataType, Decimal128Type, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Decimal256Type, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit, i256,
+};
 use arrow::util::display::FormatOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, exec_err, internal_err, plan_err};
@@ -488,6 +490,7 @@ fn states(source: &dyn ChunkSource, columns: &[StateColumn], schema: &SchemaRef)
         };
         arrays.push(match (array.data_type(), field.data_type()) {
             (held, wanted) if held == wanted => array,
+            (DataType::Decimal256(_, held), wanted) if wanted.is_decimal() => narrowed(&array, *held, wanted)?,
             (DataType::Decimal128(_, held), wanted @ DataType::Decimal128(_, scale)) if scale >= held => {
                 scaled(&array, scale - held, wanted)?
             }
@@ -511,6 +514,29 @@ fn scaled(sums: &ArrayRef, more: i8, data_type: &DataType) -> Result<ArrayRef> {
     };
     let sums = sums.as_primitive::<Decimal128Type>().try_unary::<_, Decimal128Type, DataFusionError>(scaled)?;
     Ok(Arc::new(sums.with_data_type(data_type.clone())))
+}
+
+/// Sums of numerics as sums and averages hold them.
+fn narrowed(sums: &ArrayRef, held: i8, wanted: &DataType) -> Result<ArrayRef> {
+    let overflow = || DataFusionError::Execution("numeric field overflow".to_owned());
+    let (DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale)) = wanted else {
+        return internal_err!("sums of numerics as {wanted}");
+    };
+    let more = u32::try_from(scale - held).map_err(|_| overflow())?;
+    let factor = i256::from_i128(10).checked_pow(more);
+    let sums = sums.as_primitive::<Decimal256Type>();
+    let wide = |sum: i256| factor.and_then(|factor| sum.checked_mul(factor)).ok_or_else(overflow);
+    Ok(match wanted {
+        DataType::Decimal256(..) => {
+            let sums = sums.try_unary::<_, Decimal256Type, DataFusionError>(wide)?;
+            Arc::new(sums.with_data_type(wanted.clone()))
+        }
+        _ => {
+            let narrow = |sum: i256| wide(sum)?.to_i128().ok_or_else(overflow);
+            let sums = sums.try_unary::<_, Decimal128Type, DataFusionError>(narrow)?;
+            Arc::new(sums.with_data_type(wanted.clone()))
+        }
+    })
 }
 
 fn over(mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

@@ -42,4 +42,4 @@ pub use top_rows::{TopRows, top_rows};
 pub use want::{Buckets, Fact, Grid, Measure, Series, SortColumn, Top, Want};
 
 /// Version of the plan language. Plan bytes are bound to one major version of DataFusion, so it changes with that, too.
-pub const FRAGMENT_VERSION: u32 = 6;
+pub const FRAGMENT_VERSION: u32 = 7;

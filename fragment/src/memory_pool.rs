@@ -3,7 +3,8 @@
 //! Those that can spill (or hand on early what they have) get a fair share each, whatever the others hold, so that none
 //! fails because another came first; more than that they get while a quarter of all is free. Who holds more than its share
 //! is refused when it grows and spills, so that together they hold little more than there is, and not for long. The others
-//! get what is free. A share is never less than an operator needs to go on at all, by spilling after each batch: many of
+//! get what is free, and a quarter of all in any case: merges of what was spilled are among them, and small statements beside
+//! large ones whose clients do not read on. A share is never less than an operator needs to go on at all, by spilling after each batch: many of
 //! them together hold more than there is then, rather than fail.
 //!
 //! Hash aggregates count twice: they learn what they hold after they hold it, their buffers double when they grow, and what
@@ -17,6 +18,8 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool
 
 /// A part of the names of consumers that are hash aggregates.
 const HASH_AGGREGATE: &str = "HashAggregateStream";
+/// This part of all is for those that cannot spill.
+const OTHERS_PART: usize = 4;
 
 #[derive(Debug)]
 pub struct OperatorPool {
@@ -55,7 +58,7 @@ impl Held {
 
     /// Of one that can spill.
     fn share(&self, bytes_max: usize) -> usize {
-        bytes_max.saturating_sub(self.by_others) / self.spillers.max(1)
+        bytes_max.saturating_sub(self.by_others.max(bytes_max / OTHERS_PART)) / self.spillers.max(1)
     }
 }
 
@@ -94,9 +97,10 @@ impl MemoryPool for OperatorPool {
         let free = held.free(self.bytes_max);
         let is_given = if consumer.can_spill() {
             let whole = counted(consumer, reservation.size().saturating_add(additional));
-            whole <= held.share(self.bytes_max).max(self.share_min) || wanted <= free.saturating_sub(self.bytes_max / 4)
+            whole <= held.share(self.bytes_max).max(self.share_min)
+                || wanted <= free.saturating_sub(self.bytes_max / OTHERS_PART)
         } else {
-            wanted <= free
+            wanted <= free || held.by_others + wanted <= self.bytes_max / OTHERS_PART
         };
         if !is_given {
             return Err(DataFusionError::ResourcesExhausted(format!(
@@ -152,11 +156,14 @@ mod tests {
         let pool: Arc<dyn MemoryPool> = Arc::new(OperatorPool::new(100, 30));
         let spiller = |name: &str| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
         let (first, second) = (spiller("ExternalSorter[0]"), spiller("ExternalSorter[1]"));
-        // A quarter stays free for others, above the share of fifty.
+        // A quarter stays free for others, above the share of 37.
         first.try_grow(75).unwrap();
         assert!(first.try_grow(1).is_err());
-        second.try_grow(50).unwrap();
+        second.try_grow(37).unwrap();
         assert!(second.try_grow(1).is_err());
+        let merge = MemoryConsumer::new("SortPreservingMergeExec[0]").register(&pool);
+        merge.try_grow(25).unwrap();
+        assert!(merge.try_grow(1).is_err());
         // It spilled.
         first.shrink(75);
         first.try_grow(25).unwrap();

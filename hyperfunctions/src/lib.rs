@@ -37,6 +37,7 @@ pub mod texts;
 mod time_bucket;
 pub mod times;
 mod truncate;
+mod wide_sums;
 mod width_bucket;
 
 use std::collections::HashMap;

@@ -9,14 +9,15 @@
 //! | real, double precision | double precision | double precision |
 //! | interval | interval | - |
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, plan_err};
 use datafusion::functions_aggregate::{average, sum};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility};
 
 use crate::averages::{Division, Rounded, RoundedGroups};
+use crate::wide_sums::{WideSum, WideSums, wide_type};
 
 const DIGITS_MAX: u8 = 38;
 /// What DataFusion's avg adds to the scale of its argument.
@@ -99,8 +100,18 @@ fn division_of(args: &AccumulatorArgs) -> Option<Division> {
     if args.is_distinct { None } else { Division::of_type(args.return_field.data_type()) }
 }
 
+/// Types of a sum that may not fit on its way, as a result and as a state.
+fn wide_of(sum: &FieldRef, of: &[FieldRef], is_distinct: bool) -> Option<(DataType, DataType)> {
+    let wide = wide_type(of.first()?.data_type()).filter(|_| !is_distinct)?;
+    Some((sum.data_type().clone(), wide))
+}
+
+fn never_wide(_: &FieldRef, _: &[FieldRef], _: bool) -> Option<(DataType, DataType)> {
+    None
+}
+
 macro_rules! delegate {
-    ($aggregate:ident, $name:literal, $coerce:ident, $division:expr) => {
+    ($aggregate:ident, $name:literal, $coerce:ident, $wide:expr, $division:expr) => {
         impl AggregateUDFImpl for $aggregate {
             fn name(&self) -> &str {
                 $name
@@ -119,10 +130,16 @@ macro_rules! delegate {
             }
 
             fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+                if let Some((narrow, wide)) = $wide(&args.return_field, args.expr_fields, args.is_distinct) {
+                    return Ok(Box::new(WideSum::new(narrow, wide)));
+                }
                 rounded($division(&args), self.inner.accumulator(args)?)
             }
 
             fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+                if let Some((_, wide)) = $wide(&args.return_field, args.input_fields, args.is_distinct) {
+                    return Ok(vec![Field::new(format_state_name(args.name, $name), wide, true).into()]);
+                }
                 self.inner.state_fields(args)
             }
 
@@ -131,6 +148,9 @@ macro_rules! delegate {
             }
 
             fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+                if let Some((narrow, wide)) = $wide(&args.return_field, args.expr_fields, args.is_distinct) {
+                    return Ok(Box::new(WideSums::new(narrow, wide)));
+                }
                 let division = $division(&args);
                 let inner = self.inner.create_groups_accumulator(args)?;
                 Ok(match division {
@@ -140,6 +160,9 @@ macro_rules! delegate {
             }
 
             fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+                if let Some((narrow, wide)) = $wide(&args.return_field, args.expr_fields, args.is_distinct) {
+                    return Ok(Box::new(WideSum::new(narrow, wide)));
+                }
                 rounded($division(&args), self.inner.create_sliding_accumulator(args)?)
             }
 
@@ -161,8 +184,8 @@ fn rounded(division: Option<Division>, inner: Box<dyn Accumulator>) -> Result<Bo
     })
 }
 
-delegate!(Sum, "sum", coerce_sum, |_: &AccumulatorArgs| None);
-delegate!(Avg, "avg", coerce_avg, division_of);
+delegate!(Sum, "sum", coerce_sum, wide_of, |_: &AccumulatorArgs| None);
+delegate!(Avg, "avg", coerce_avg, never_wide, division_of);
 
 #[cfg(test)]
 mod tests {

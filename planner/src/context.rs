@@ -53,7 +53,7 @@ pub struct GatewayContext {
     /// For plans that hold texts.
     text_tasks: Arc<TaskContext>,
     /// Of statements that hold long texts.
-    pub(crate) turns: Semaphore,
+    pub(crate) turns: Arc<Semaphore>,
     pub(crate) heavy: HeavyThreads,
     pub(crate) plans: Arc<PlanCache>,
     queries: AtomicU64,
@@ -91,7 +91,7 @@ impl GatewayContext {
             base,
             tasks,
             text_tasks,
-            turns: Semaphore::new((resources.memory_bytes / TURN_BYTES).clamp(2, Semaphore::MAX_PERMITS)),
+            turns: Arc::new(Semaphore::new((memory_bytes / TURN_BYTES).clamp(2, Semaphore::MAX_PERMITS))),
             heavy,
             plans: Arc::default(),
             queries: AtomicU64::new(1),

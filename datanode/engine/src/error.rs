@@ -26,9 +26,6 @@ pub enum EngineError {
     /// A segment whose rows are not sorted as its manifest says; they are as good as any, but cannot be merged as they are.
     #[error("rows of {} are not in the order that its manifest names", path.display())]
     OutOfOrder { path: PathBuf },
-    /// A sum that a statement asks for has too many digits.
-    #[error("value overflows numeric format")]
-    Overflow,
     /// Background work that gave way: the shard closes, or the chunk goes.
     #[error("interrupted: {0}")]
     Interrupted(&'static str),
@@ -52,7 +49,6 @@ impl From<EngineError> for Refusal {
         match error {
             EngineError::Disk(disk) => disk.into(),
             EngineError::Rows(_) | EngineError::OutOfOrder { .. } => Self::Protocol(error.to_string()),
-            EngineError::Overflow => Self::Statement { sqlstate: "22003".to_owned(), message: error.to_string() },
             EngineError::Interrupted(_) => Self::Unavailable(error.to_string()),
             EngineError::Corruption { .. } | EngineError::Foreign { .. } | EngineError::NewerFormat { .. } => {
                 Self::Corruption(error.to_string())

@@ -1,11 +1,14 @@
 //! Streams that end when their statement is cancelled.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::heavy;
@@ -14,6 +17,9 @@ use crate::context::GatewayContext;
 use crate::error::SqlError;
 use crate::outcome::RowStream;
 use crate::sql::errors::canceled;
+
+/// How long a client may leave rows that it was given before its statement's turn goes to another one.
+const UNASKED_MAX: Duration = Duration::from_millis(200);
 
 /// Waits for `work`, but no longer than until the statement is cancelled; the work is dropped then.
 pub(crate) async fn cancellable<T, E: Into<SqlError>>(
@@ -54,17 +60,43 @@ fn run(plan: Arc<dyn ExecutionPlan>, gateway: &GatewayContext, texts: Texts) -> 
     })
 }
 
-/// Runs a plan that holds long texts when its turn comes. The turn ends with the first rows: what had to be held has been
-/// read then, and a client that takes its time holds up nobody.
+/// Runs a plan that holds long texts when its turn comes. The turn ends with the rows, or when the client does not ask for
+/// more of them: one that takes its time holds up nobody.
 fn in_turn(plan: Arc<dyn ExecutionPlan>, gateway: Arc<GatewayContext>) -> RowStream {
     let begin = async move {
-        let turn = gateway.turns.acquire().await.map_err(|_| canceled())?;
-        let mut rows = run(plan, &gateway, Texts::Long)?;
-        let first = rows.next().await;
-        drop(turn);
-        Ok::<_, SqlError>(stream::iter(first).chain(rows))
+        let permit = Arc::clone(&gateway.turns).acquire_owned().await.map_err(|_| canceled())?;
+        let rows = run(plan, &gateway, Texts::Long)?;
+        let turn = Arc::new(Turn { permit: Mutex::new(Some(permit)), steps: AtomicU64::new(0) });
+        tokio::spawn(end_unless_asked(Arc::downgrade(&turn)));
+        Ok::<_, SqlError>(stream::unfold((rows, turn), |(mut rows, turn)| async move {
+            turn.steps.fetch_add(1, Ordering::Relaxed);
+            let next = rows.next().await?;
+            turn.steps.fetch_add(1, Ordering::Relaxed);
+            Some((next, (rows, turn)))
+        }))
     };
     stream::once(begin).try_flatten().boxed()
+}
+
+/// Of a statement that holds long texts.
+struct Turn {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Rows asked for and handed out: odd while they are waited for.
+    steps: AtomicU64,
+}
+
+async fn end_unless_asked(turn: Weak<Turn>) {
+    let mut seen = 1;
+    loop {
+        tokio::time::sleep(UNASKED_MAX).await;
+        let Some(turn) = turn.upgrade() else { return };
+        let steps = turn.steps.load(Ordering::Relaxed);
+        if steps.is_multiple_of(2) && steps == seen {
+            drop(turn.permit.lock().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
+        seen = steps;
+    }
 }
 
 fn with_cancel(rows: RowStream, cancel: CancellationToken) -> RowStream {

@@ -19,6 +19,9 @@ pub(crate) const TEXT_BATCH_ROWS: usize = 1024;
 /// Memory of statements for which one of them may hold long texts at a time.
 pub(crate) const TURN_BYTES: usize = 32 << 20;
 
+/// Rows that a sort with a limit may keep for little.
+const SHORT_ROWS_MAX: usize = 10_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Texts {
     /// No operator of the plan holds rows with texts, or puts such rows together anew.
@@ -45,7 +48,7 @@ pub(crate) fn texts_of(plan: &dyn ExecutionPlan) -> Texts {
 fn holds(plan: &dyn ExecutionPlan) -> Texts {
     let name = plan.name();
     match name {
-        "SortExec" if plan.fetch().is_some() => Texts::Short,
+        "SortExec" if plan.fetch().is_some_and(|rows| rows <= SHORT_ROWS_MAX) => Texts::Short,
         "RepartitionExec" | "SortPreservingMergeExec" => Texts::Short,
         "AggregateExec" | "SortExec" => Texts::Long,
         _ if name.ends_with("JoinExec") || name.ends_with("WindowAggExec") => Texts::Long,

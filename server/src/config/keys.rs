@@ -63,7 +63,7 @@ pub const KEYS: &[Key] = &[
         name: "sql.temporary_files",
         form: Form::Bytes,
         default: "16GiB",
-        meaning: "disk for what the statements of an access node cannot hold in memory, in its data folder",
+        meaning: "disk for what the statements of an access node cannot hold in memory; at most half of what is free at its start",
     },
     Key {
         name: "sql.message_memory",

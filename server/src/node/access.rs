@@ -64,7 +64,7 @@ impl Access {
         config: &Config,
         cluster: Cluster,
         listener: std::net::TcpListener,
-        temporary: PathBuf,
+        (temporary_files, temporary_space): (PathBuf, u64),
     ) -> Result<(), Failure> {
         let producer = loop {
             let asked = cluster.meta.propose(Command::AllocateProducer, Instant::now() + PRODUCER_TIMEOUT).await;
@@ -77,8 +77,8 @@ impl Access {
         let transactions = Transactions::new(cluster.clone(), producer);
         let resources = StatementResources {
             memory_bytes: config.sql_memory_bytes,
-            temporary_files: temporary,
-            temporary_bytes_max: config.temporary_bytes_max,
+            temporary_files,
+            temporary_bytes_max: config.temporary_bytes_max.min(temporary_space),
         };
         let context = GatewayContext::new(cluster, transactions, self.node, &resources)
             .map_err(|error| Failure::failed(format!("could not start the gateway: {error}")))?;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use meridian_datanode::identity as data_identity;
@@ -20,6 +20,9 @@ use crate::failure::Failure;
 
 /// Far more than a start writes.
 const SPACE_BYTES_MIN: u64 = 4 << 20;
+
+/// Statements leave at least half of the space that is free at the start to the data.
+const TEMPORARY_PART: u64 = 2;
 
 /// Held until the process ends.
 pub struct DataFolder {
@@ -77,13 +80,21 @@ impl DataFolder {
         Ok(identity.is_some_and(|identity| identity.stage == Stage::Settled))
     }
 
-    /// The folder for what statements do not hold in memory, without what those of an earlier life left.
-    pub fn temporary_files(&self) -> Result<PathBuf, Failure> {
+    /// The folder for what statements do not hold in memory, without what those of an earlier life left, and the bytes that
+    /// they may take of its disk. The folder itself stays: it may be a mount, or a link to another disk.
+    pub fn temporary_files(&self) -> Result<(PathBuf, u64), Failure> {
         let path = self.path.join("sql");
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::path("empty folder", &path, &error)),
-            _ => Ok(path),
+        let failed = |error: std::io::Error| Failure::path("empty folder", &path, &error);
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        for entry in std::fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            let left = entry.path();
+            let removed = if is_folder { std::fs::remove_dir_all(left) } else { std::fs::remove_file(left) };
+            removed.map_err(failed)?;
         }
+        let space = DiskSpace::of(&path).map_err(failed)?;
+        Ok((path, space.free_bytes / TEMPORARY_PART))
     }
 
     /// The member makes its own folder in it.

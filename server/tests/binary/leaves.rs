@@ -345,3 +345,45 @@ async fn leaves_work_on_several_data_nodes() {
     check_all(&sql).await;
     assert_eq!(sql.one("SELECT count(*) FROM m").await, "60000");
 }
+
+/// Sums that pass what a numeric holds on their way, and averages whose sums do not come back.
+#[tokio::test]
+async fn sums_of_great_numerics_are_those_of_the_plain_scan() {
+    let node = Node::start_with(&["--shards", "2"]);
+    let sql = node.connect().await;
+    sql.run("CREATE TABLE great (time timestamptz NOT NULL, device text, v numeric(38,0), w numeric)").await;
+    sql.run("SELECT create_hypertable('great', 'time')").await;
+    let mut lines = String::new();
+    for row in 0..45_000_u32 {
+        let v = match row / 2000 {
+            0 => "95000000000000000000000000000000000000",
+            1 => "-95000000000000000000000000000000000000",
+            _ => "0",
+        };
+        lines.push_str(&format!(
+            "2024-01-01 {:02}:{:02}:{:02}Z,d,{v},500000000000000000\n",
+            row / 3600,
+            row / 60 % 60,
+            row % 60
+        ));
+    }
+    sql.copy("COPY great FROM STDIN WITH (FORMAT csv)", &lines).await.unwrap();
+    sql.run("ALTER TABLE great SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
+    for _ in 0..2 {
+        for question in ["avg(v), avg(w)", "sum(v), count(w)", "max(v), min(v), last(v, time)"] {
+            for group in ["", "GROUP BY device", "GROUP BY time_bucket('1 day', time)"] {
+                let query = format!("SELECT {question} FROM great {group}");
+                sql.run("SET meridian.enable_leaves = off").await;
+                let expected = sql.rows(&query).await;
+                sql.run("SET meridian.enable_leaves = on").await;
+                assert_eq!(sql.rows(&query).await, expected, "{query}");
+            }
+        }
+        let average = sql.one("SELECT avg(w)::numeric(30,2) FROM great").await;
+        assert_eq!(average, "500000000000000000.00");
+        sql.run("SELECT compress_chunk(c, true) FROM show_chunks('great') AS c").await;
+    }
+    // By hour: no sum fits that is made of the first rows alone.
+    let (sqlstate, message) = sql.fail("SELECT sum(v) FROM great WHERE time < '2024-01-01 00:30Z'").await;
+    assert_eq!((sqlstate.as_str(), message.as_str()), ("22003", "numeric field overflow"));
+}

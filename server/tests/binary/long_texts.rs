@@ -92,9 +92,23 @@ async fn temporary_files_have_a_limit() {
     assert_eq!(sql.one("SELECT count(*) FROM m").await, ROWS.to_string());
 }
 
+/// The first rows of a statement may come before it holds anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_lasts_while_rows_are_read() {
+    let node = node(&[]);
+    fill(&node.connect().await).await;
+    let ask = async || {
+        let sql = node.connect().await;
+        let rows =
+            sql.rows("SELECT 'first' UNION ALL (SELECT max(text) FROM (SELECT text, count(*) FROM m GROUP BY text) x)");
+        assert_eq!(rows.await.len(), 2);
+    };
+    join_all((0..CLIENTS).map(|_| ask())).await;
+}
+
 /// A statement whose client does not read on holds up nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_turn_ends_with_the_first_rows() {
+async fn a_turn_ends_when_nobody_reads() {
     let node = node(&[]);
     let sql = node.connect().await;
     fill(&sql).await;
@@ -112,6 +126,14 @@ async fn a_turn_ends_with_the_first_rows() {
     }
     let answer = tokio::time::timeout(PATIENCE, sql.one(GROUPS)).await;
     assert_eq!(answer.unwrap(), format!("{ROWS} {ROWS}"));
+    // What they hold leaves something to small statements.
+    for question in
+        ["SELECT device FROM m WHERE device < 'd1' ORDER BY device, time", "SELECT time FROM m ORDER BY time"]
+    {
+        assert!(!sql.rows(&format!("{question} LIMIT 5")).await.is_empty());
+    }
+    let by_device = "SELECT device, count(*) FROM m GROUP BY device ORDER BY count(*), device LIMIT 1";
+    assert_eq!(sql.rows(by_device).await, [format!("d0|{}", ROWS / 100)]);
     for (transaction, portal) in &suspended {
         assert_eq!(transaction.query_portal(portal, 2).await.unwrap().len(), 2);
     }

@@ -7,8 +7,7 @@ use std::rc::Rc;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
-use arrow::error::ArrowError;
+use arrow::datatypes::{DECIMAL256_MAX_PRECISION, DataType};
 use meridian_proto::schema::Column;
 use meridian_proto::time::bucket_start;
 
@@ -78,10 +77,7 @@ impl BucketSearch {
         let cut = self.buckets.top.and_then(|top| groups.cut(top).map(|cut| (cut, top)));
         let types: Vec<Option<DataType>> =
             self.buckets.measures.iter().map(|m| value_type(*m, &self.buckets, columns)).collect();
-        groups.take(cut, &types).map_err(|error| match error {
-            ArrowError::ArithmeticOverflow(_) => EngineError::Overflow,
-            other => flaw(other),
-        })
+        groups.take(cut, &types).map_err(flaw)
     }
 
     /// Adds rows of series, which were read one behind the other.
@@ -169,7 +165,7 @@ fn value_type(measure: Measure, buckets: &Buckets, columns: &[DataType]) -> Opti
     match measure {
         Measure::Rows | Measure::Count(_) => None,
         Measure::Sum(column) => of(column).map(|of| match of {
-            DataType::Decimal128(_, scale) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale),
+            DataType::Decimal128(_, scale) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, scale),
             of if of.is_integer() => SUM_OF_INTEGERS,
             of => of,
         }),

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, Decimal128Array, Decimal256Array, Float64Array, Int64Array, UInt32Array, new_null_array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, filter, take};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, i256};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
@@ -19,7 +21,7 @@ const KEY_BYTES: usize = 200;
 /// What a group takes besides its measures: key, start, and its entry among the buckets of its key.
 const GROUP_BYTES: usize = 48;
 /// A measure of a group: its value, whether there is one, the time of a first or last one.
-const MEASURE_BYTES: usize = 33;
+const MEASURE_BYTES: usize = 49;
 
 /// The type of sums of integers.
 pub(super) const SUM_OF_INTEGERS: DataType = DataType::Decimal128(38, 0);
@@ -46,8 +48,8 @@ pub struct GroupStates {
     pub keys: Vec<ArrayRef>,
     /// Starts of buckets; zero without a grid.
     pub buckets: Int64Array,
-    /// One per measure: counts as bigint, sums of integers as numerics without a fraction, of numerics with 38 digits, others
-    /// as their columns.
+    /// One per measure: counts as bigint, sums of integers as numerics without a fraction, of numerics as wide ones of their
+    /// scale, others as their columns.
     pub measures: Vec<ArrayRef>,
 }
 
@@ -65,8 +67,10 @@ enum State {
     Unknown,
     Counts(Vec<i64>),
     Ints(Known<i64>),
-    /// Sums of integers, and whatever is asked of numerics. The flag: a sum does not fit.
-    Decimals(Known<i128>, bool),
+    /// Sums of integers, and numerics.
+    Decimals(Known<i128>),
+    /// Sums of numerics, which pass what fits on the way to what does.
+    Wide(Known<i256>),
     Floats(Known<f64>),
 }
 
@@ -243,10 +247,13 @@ impl State {
                 known.grow(count);
                 Arc::new(Int64Array::new(known.values.into(), Some(NullBuffer::from(known.valid))))
             }
-            Self::Decimals(_, true) => {
-                return Err(ArrowError::ArithmeticOverflow("a sum of numerics".to_owned()));
+            Self::Wide(mut known) => {
+                known.grow(count);
+                let sums = Decimal256Array::new(known.values.into(), Some(NullBuffer::from(known.valid)));
+                let data_type = data_type.unwrap_or(sums.data_type()).clone();
+                return Ok(Arc::new(sums.with_data_type(data_type)));
             }
-            Self::Decimals(mut known, false) => {
+            Self::Decimals(mut known) => {
                 known.grow(count);
                 let numbers = Decimal128Array::new(known.values.into(), Some(NullBuffer::from(known.valid)));
                 // Its scale is that of the numbers.
@@ -273,23 +280,16 @@ impl State {
 
     fn decimals(&mut self) -> Option<&mut Known<i128>> {
         if matches!(self, Self::Unknown) {
-            *self = Self::Decimals(Known::default(), false);
+            *self = Self::Decimals(Known::default());
         }
-        if let Self::Decimals(known, _) = self { Some(known) } else { None }
+        if let Self::Decimals(known) = self { Some(known) } else { None }
     }
 
-    /// `None`: it does not fit.
-    fn add_sum(&mut self, slot: usize, sum: Option<i128>) {
-        let mut whole = sum;
-        if let Some(known) = self.decimals() {
-            known.merge(slot, sum.unwrap_or_default(), |a, b| {
-                whole = whole.and_then(|_| a.checked_add(b));
-                whole.unwrap_or_default()
-            });
+    fn wide(&mut self) -> Option<&mut Known<i256>> {
+        if matches!(self, Self::Unknown) {
+            *self = Self::Wide(Known::default());
         }
-        if let Self::Decimals(_, overflows) = self {
-            *overflows |= whole.is_none();
-        }
+        if let Self::Wide(known) = self { Some(known) } else { None }
     }
 
     fn floats(&mut self) -> Option<&mut Known<f64>> {
@@ -352,20 +352,19 @@ fn add_to(measure: Measure, state: &mut State, slot: usize, rows: &Range<usize>,
                 Some(nulls) if nulls.null_count() == nulls.len() => return,
                 Some(nulls) => nulls.valid_indices().map(|row| i128::from(ints[row])).sum(),
             };
-            if !rows.is_empty() {
-                state.add_sum(slot, Some(sum));
+            if let Some(known) = state.decimals().filter(|_| !rows.is_empty()) {
+                known.merge(slot, sum, |a: i128, b| a + b);
             }
         }
         (Measure::Sum(_), Some(values @ Values::Decimal(_))) => {
             let decimals = &values.decimals()[rows.clone()];
-            let add = |sum: i128, more: &i128| sum.checked_add(*more);
             let sum = match nulls_of(values.nulls(), rows) {
-                None => decimals.iter().try_fold(0, add),
+                None => wide_sum(|| decimals.iter().copied()),
                 Some(nulls) if nulls.null_count() == nulls.len() => return,
-                Some(nulls) => nulls.valid_indices().map(|row| &decimals[row]).try_fold(0, add),
+                Some(nulls) => wide_sum(|| nulls.valid_indices().map(|row| decimals[row])),
             };
-            if !rows.is_empty() {
-                state.add_sum(slot, sum);
+            if let Some(known) = state.wide().filter(|_| !rows.is_empty()) {
+                known.merge(slot, sum, i256::wrapping_add);
             }
         }
         (Measure::Min(_) | Measure::Max(_), Some(values)) => extreme(measure, state, slot, rows, values),
@@ -521,6 +520,14 @@ fn by_lanes(values: &[f64], better: fn(f64, f64) -> f64) -> Option<f64> {
         }
     }
     best.iter().chain(rest).copied().reduce(better)
+}
+
+/// 2^128 numerics fit.
+fn wide_sum<I: Iterator<Item = i128>>(values: impl Fn() -> I) -> i256 {
+    match values().try_fold(0i128, i128::checked_add) {
+        Some(sum) => i256::from_i128(sum),
+        None => values().map(i256::from_i128).fold(i256::ZERO, i256::wrapping_add),
+    }
 }
 
 /// `None`: all are NULL.

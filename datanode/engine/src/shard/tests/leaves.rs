@@ -445,7 +445,7 @@ fn types() -> Vec<DataType> {
 
 fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
     use arrow::array::Array;
-    use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
+    use arrow::datatypes::{Decimal128Type, Decimal256Type, TimestampMicrosecondType};
     let key = |row: usize| {
         let part = |column: &ArrayRef| match column.as_string_opt::<i32>() {
             Some(texts) => texts.is_valid(row).then(|| texts.value(row).to_owned()),
@@ -464,8 +464,11 @@ fn groups_of(states: &GroupStates) -> Vec<(Group, Sums)> {
         })
     };
     let numeric = |at: usize, row: usize| {
-        let sums = states.measures[at].as_primitive::<Decimal128Type>();
-        sums.is_valid(row).then(|| sums.value(row))
+        let column = &states.measures[at];
+        column.is_valid(row).then(|| match column.as_primitive_opt::<Decimal128Type>() {
+            Some(numerics) => numerics.value(row),
+            None => column.as_primitive::<Decimal256Type>().value(row).to_i128().unwrap(),
+        })
     };
     let load = |at: usize, row: usize| {
         let loads = states.measures[at].as_primitive::<Float64Type>();
