@@ -230,9 +230,9 @@ fn measures_of(function: &AggregateFunctionExpr, trace: &Trace<'_>, time: &mut u
 
 /// Whether one type becomes the other before it is added up, and the sum is the same as that of the values as they are.
 fn is_wider(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Decimal128, Int16, Int32, Int64};
+    use DataType::{Decimal128, Float32, Float64, Int16, Int32, Int64};
     match (from, to) {
-        (Int16 | Int32 | Int64, Int64 | Decimal128(..)) => true,
+        (Int16 | Int32 | Int64, Int64 | Decimal128(..)) | (Float32, Float64) => true,
         (Decimal128(precision, scale), Decimal128(to_precision, to_scale)) => {
             let digits = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
             to_scale >= scale && digits(*to_precision, *to_scale) >= digits(*precision, *scale)

@@ -85,6 +85,11 @@ const QUERIES: &[(&str, &str)] = &[
          AND time > '2024-01-01 03:10Z' GROUP BY hour ORDER BY hour",
         "Bucket Scan",
     ),
+    (
+        "SELECT device, sum(r), min(r), max(r), last(r, time), first(r, time) FROM m GROUP BY device ORDER BY device",
+        "Bucket Scan",
+    ),
+    ("SELECT time_bucket('1 hour', time) AS hour, avg(r), count(r) FROM m GROUP BY hour ORDER BY hour", "Bucket Scan"),
     ("SELECT min(price), max(price), min(amount), max(amount), count(price) FROM m", "Metadata Aggregate"),
     ("SELECT sum(price), avg(price), sum(amount), avg(amount), max(price) FROM m", "Bucket Scan"),
     (
@@ -174,7 +179,7 @@ const CONDITIONS: &[(&str, &str)] = &[
 
 async fn create(sql: &Sql) {
     sql.run("CREATE TABLE m (time timestamptz NOT NULL, device text, value float8, n bigint, note text, rare float8, i int, s smallint, \
-             price numeric(12,2), amount numeric)")
+             price numeric(12,2), amount numeric, r real)")
         .await;
     sql.run("SELECT create_hypertable('m', 'time', chunk_time_interval => INTERVAL '1 day', partitioning_column => 'device', number_partitions => 4)").await;
     sql.run("SET timezone = 'UTC'").await;
@@ -194,12 +199,14 @@ async fn copy_rows(sql: &Sql, first: usize, count: usize) {
         let note = if row % 3 == 0 { "\\N" } else { "noted" };
         let rare = if row % 10 < 3 && seconds > 100_000 { "0.5" } else { "\\N" };
         lines.push_str(&format!(
-            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note},{rare},{},{},{},{}\n",
+            "2024-01-{day:02} {hour:02}:{minute:02}:{second:02}Z,{device},{value},{},{note},{rare},{},{},{},{},{}\n",
             row * 31 % 10_007,
             row * 7 % 2_000_003,
             row % 30_000,
             if row % 7 == 0 { "\\N".to_owned() } else { format!("{}.{:02}", row % 500, row % 97) },
-            format_args!("-{}.{}", row % 1000, row % 13)
+            format_args!("-{}.{}", row % 1000, row % 13),
+            // Halves, so that sums are exact in any order.
+            (row % 4000) as f32 / 2.0
         ));
     }
     sql.copy("COPY m FROM STDIN WITH (FORMAT csv, NULL '\\N')", &lines).await.unwrap();

@@ -167,6 +167,7 @@ fn value_type(measure: Measure, buckets: &Buckets, columns: &[DataType]) -> Opti
         Measure::Sum(column) => of(column).map(|of| match of {
             DataType::Decimal128(_, scale) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, scale),
             of if of.is_integer() => SUM_OF_INTEGERS,
+            of if of.is_floating() => DataType::Float64,
             of => of,
         }),
         Measure::Min(column) | Measure::Max(column) => of(column),
