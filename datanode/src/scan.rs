@@ -157,7 +157,8 @@ pub async fn run_scan(shard: Shard, work: ScanWork, results: flume::Sender<Recor
         group_memory: Rc::clone(&group_memory),
     };
     let reading = pin!(reader.serve(opened));
-    let sent_memory = MemoryConsumer::new("results").register(&work.runtime.memory_pool);
+    // Among those that hand on what they have: a client that does not read must not take what the others have for sure.
+    let sent_memory = MemoryConsumer::new("results").with_can_spill(true).register(&work.runtime.memory_pool);
     let sending = pin!(send_results(stream, &results, sent_memory));
     // The plan may end before its leaf does (LIMIT); what is left is not read.
     let (rows_returned, rest) = match select(sending, reading).await {

@@ -4,8 +4,8 @@
 //! fails because another came first; more than that they get while a quarter of all is free. Who holds more than its share
 //! is refused when it grows and spills, so that together they hold little more than there is, and not for long. The others
 //! get what is free, and a quarter of all in any case: merges of what was spilled are among them, and small statements beside
-//! large ones whose clients do not read on. A share is never less than an operator needs to go on at all, by spilling after each batch: many of
-//! them together hold more than there is then, rather than fail.
+//! large ones whose clients do not read on. A share is never less than an operator needs to go on at all, by spilling after
+//! each batch: many of them together hold more than there is then, rather than fail.
 //!
 //! Hash aggregates count twice: they learn what they hold after they hold it, their buffers double when they grow, and what
 //! they spill or hand out is copied beside the groups.
